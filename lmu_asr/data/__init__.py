@@ -1,0 +1,1 @@
+"""Features, augmentation, samplers, data sets and validation."""

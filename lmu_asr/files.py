@@ -1,0 +1,122 @@
+"""Atomic writes, deterministic compression and fingerprints: what every artefact is made with."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success flush it to disk and move it into place.
+
+    On any error the temporary file is removed and ``path`` stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    suffix = "".join(path.suffixes[-2:])
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{suffix}", dir=path.parent)
+    os.close(fd)
+    try:
+        yield Path(name)
+        _fsync(name)
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+        _fsync(path.parent)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+@contextlib.contextmanager
+def atomic_open(path: str | Path, mode: str = "w", **kwargs: Any) -> Iterator[IO[Any]]:
+    """Open ``path`` for writing through a temporary file; it appears whole or not at all."""
+    if "b" not in mode:
+        kwargs.setdefault("encoding", "utf-8")
+    with atomic_path(path) as temporary, open(temporary, mode, **kwargs) as stream:
+        yield stream
+
+
+def atomic_write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` (UTF-8) atomically."""
+    with atomic_open(path) as stream:
+        stream.write(text)
+
+
+def atomic_write_bytes(path: str | Path, data: bytes) -> None:
+    """Write ``data`` atomically."""
+    with atomic_open(path, "wb") as stream:
+        stream.write(data)
+
+
+def write_json(path: str | Path, obj: Any) -> None:
+    """Write ``obj`` as indented JSON with sorted keys, atomically."""
+    text = json.dumps(obj, indent=2, sort_keys=True, ensure_ascii=False)
+    atomic_write_text(path, text + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read one JSON document."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_jsonl(path: str | Path, items: Iterable[dict[str, Any]]) -> int:
+    """Write dictionaries as JSON lines, gzip-compressed when ``path`` ends in ``.gz``.
+
+    The bytes depend on the items alone (no time stamp in the gzip header). Returns the count.
+    """
+    count = 0
+    with atomic_open(path, "wb") as raw, _maybe_gzip(raw, str(path).endswith(".gz")) as stream:
+        for item in items:
+            stream.write(json.dumps(item, ensure_ascii=False).encode() + b"\n")
+            count += 1
+    return count
+
+
+@contextlib.contextmanager
+def _maybe_gzip(raw: IO[bytes], compress: bool) -> Iterator[IO[bytes]]:
+    if not compress:
+        yield raw
+        return
+    with gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0, compresslevel=6) as stream:
+        buffered = io.BufferedWriter(stream, 1 << 20)  # type: ignore[type-var]
+        yield buffered
+        buffered.flush()
+
+
+def sha256_file(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fingerprint(obj: Any) -> str:
+    """SHA-256 of the canonical JSON of ``obj``, in hexadecimal."""
+    text = json.dumps(obj, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _fsync(path: str | Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value

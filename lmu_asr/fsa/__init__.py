@@ -1,0 +1,1 @@
+"""Topologies, decoding graphs and the engines behind them."""

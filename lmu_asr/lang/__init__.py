@@ -1,0 +1,1 @@
+"""Tokenizers, lexica, language models and lang directories."""

@@ -1,0 +1,1 @@
+"""The Legendre memory, encoders and heads."""

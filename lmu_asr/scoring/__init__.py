@@ -1,0 +1,1 @@
+"""Alignment, error rates, significance and tables."""
