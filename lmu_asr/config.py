@@ -35,6 +35,7 @@ class CorpusConfig:
     """Which speech, and how it is split."""
 
     name: str = opt("mini", "corpus, a module of lmu_asr.corpora")
+    id: str = opt("", "directory name under data and exp; empty: the corpus name")
     source: str = opt(
         "", "directory or file with the user's own copy of the data; empty: --data-dir/<name>"
     )
