@@ -1,0 +1,92 @@
+"""The matrices that carry a Legendre memory over a chunk of frames at once.
+
+Legend: N batch, T frames, C channels, G groups of one theta, Q order, L chunk length, K chunks.
+The system is ``m[t] = Ad m[t-1] + Bd u[t]``; everything here follows from Ad (G, Q, Q) and
+Bd (G, Q), is computed in float64, and is differentiable in both.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class ChunkOperators:
+    """What one chunk of L frames does to the state, and what the state does to the chunk.
+
+    carry (G, Q, Q) is ``Ad**L - I``: at long theta the rounding of ``Ad**L`` itself to float32
+    would change theta. powers (G, L, Q, Q) holds ``Ad**(i+1)``; impulse (G, L, Q) holds
+    ``Ad**s Bd``; inject (G, L, Q) is the impulse response reversed in time.
+    """
+
+    carry: Tensor
+    powers: Tensor
+    impulse: Tensor
+    inject: Tensor
+
+    @property
+    def length(self) -> int:
+        """Frames in a chunk."""
+        return self.impulse.shape[1]
+
+
+def impulse_response(Ad: Tensor, Bd: Tensor, length: int) -> Tensor:
+    """Return ``Ad**s Bd`` for s in 0..length-1, (G, length, Q), by doubling."""
+    response = Bd.unsqueeze(1)  # (G, 1, Q)
+    power = Ad
+    while response.shape[1] < length:
+        response = torch.cat([response, response @ power.transpose(1, 2)], dim=1)
+        power = power @ power
+    return response[:, :length]
+
+
+def matrix_powers(Ad: Tensor, count: int) -> Tensor:
+    """Return ``Ad**(i+1)`` for i in 0..count-1, (G, count, Q, Q), by doubling."""
+    powers = Ad.unsqueeze(1)
+    while powers.shape[1] < count:
+        powers = torch.cat([powers, powers @ powers[:, -1:]], dim=1)
+    return powers[:, :count]
+
+
+def build_operators(Ad: Tensor, Bd: Tensor, length: int, dtype: torch.dtype) -> ChunkOperators:
+    """Compute the operators of chunks of ``length`` frames in float64 and cast them to ``dtype``.
+
+    Entries too small to matter are flushed to zero, so that no product meets a denormal.
+    """
+    Ad, Bd = Ad.double(), Bd.double()
+    powers = matrix_powers(Ad, length)
+    impulse = impulse_response(Ad, Bd, length)
+    eye = torch.eye(Ad.shape[-1], dtype=Ad.dtype, device=Ad.device)
+    carry = powers[:, -1] - eye
+    parts = (carry, powers, impulse, impulse.flip(1))
+    return ChunkOperators(*(_flushed(part).to(dtype).contiguous() for part in parts))
+
+
+_CACHE: dict[int, tuple[weakref.ref[Tensor], dict[tuple[object, ...], ChunkOperators]]] = {}
+
+
+def chunk_operators(Ad: Tensor, Bd: Tensor, length: int, dtype: torch.dtype) -> ChunkOperators:
+    """Return the operators of (Ad, Bd), kept as long as the tensor Ad lives when it is constant."""
+    if Ad.requires_grad or Bd.requires_grad or Ad.is_inference() or Bd.is_inference():
+        return build_operators(Ad, Bd, length, dtype)
+    entry = _CACHE.get(id(Ad))
+    if entry is None or entry[0]() is not Ad:
+        key = id(Ad)
+        entry = (weakref.ref(Ad, lambda _: _CACHE.pop(key, None)), {})
+        _CACHE[key] = entry
+    made = entry[1]
+    key2 = (id(Bd), Ad._version, Bd._version, length, dtype, Ad.device)
+    if key2 not in made:
+        with torch.inference_mode(False), torch.no_grad():
+            made[key2] = build_operators(Ad, Bd, length, dtype)
+    return made[key2]
+
+
+def _flushed(x: Tensor) -> Tensor:
+    return torch.where(x.abs() < _TINY, torch.zeros_like(x), x)
