@@ -1,0 +1,294 @@
+"""What all stages share: command line, directories, stamps, errors and the resume line."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import errno
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lmu_asr.config import Config, load_config, options
+from lmu_asr.errors import LmuAsrError, StageError
+from lmu_asr.progress import setup_logging
+from lmu_asr.stages.stamp import Stamp, make_stamp, output_states
+
+NAMES = ("download", "features", "lang", "graph", "train", "decode", "results")
+
+
+@dataclass(frozen=True)
+class Context:
+    """One run of one stage: the configuration and the directories it works in."""
+
+    config: Config
+    data_root: Path
+    exp_root: Path
+    recipe: str
+    nj: int
+    force: bool = False
+
+    @property
+    def corpus_id(self) -> str:
+        """Directory name of the corpus."""
+        return self.config.corpus.id or self.config.corpus.name
+
+    @property
+    def corpus_dir(self) -> Path:
+        """Everything prepared of this corpus."""
+        return self.data_root / self.corpus_id
+
+    @property
+    def source_dir(self) -> Path:
+        """The corpus as downloaded, or the user's own copy."""
+        source = self.config.corpus.source
+        return Path(source) if source else self.corpus_dir / "source"
+
+    @property
+    def features_dir(self) -> Path:
+        """Cuts, features and statistics; its name tells features that differ from the default."""
+        features = self.config.features
+        name = f"fbank{features.num_mel_bins}"
+        name += "" if features.backend == "lhotse" else f"-{features.backend}"
+        name += "-sp" if features.speed_perturb else ""
+        return self.corpus_dir / name
+
+    @property
+    def lang_dir(self) -> Path:
+        """Lang directory of the output unit."""
+        lang = self.config.lang
+        size = f"{lang.bpe_vocab_size}" if lang.unit == "bpe" else ""
+        return self.corpus_dir / f"lang-{lang.unit}{size}"
+
+    @property
+    def graph_dir(self) -> Path:
+        """Language model and decoding graphs."""
+        topology = "" if self.config.graph.topology == "standard" else "-modified"
+        return self.lang_dir / f"graph-{self.config.lm.order}gram{topology}"
+
+    @property
+    def exp_dir(self) -> Path:
+        """Experiment directory of the variant."""
+        return self.exp_root / self.corpus_id / self.config.variant
+
+    @property
+    def results_dir(self) -> Path:
+        """Where the table across variants goes."""
+        return self.exp_root / self.corpus_id
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: what it depends on, where it stamps, and what it does.
+
+    ``sections``, ``rooms``, ``inputs``, ``after`` and ``facts`` make the key; ``ignored`` names
+    options that change no output. ``outputs_by_size`` leaves the time of change of outputs out
+    (files that users touch); ``late_inputs`` reads the inputs again after the run, for inputs that
+    only the run itself discovers. ``say`` prints what a user wants to see at every call.
+    """
+
+    name: str
+    help: str
+    run: Callable[[Context], None]
+    stamp_dir: Callable[[Context], Path]
+    outputs: Callable[[Context], Iterable[Path]]
+    sections: Sequence[str] = ()
+    rooms: Sequence[str] = ()
+    after: Sequence[str] = ()
+    inputs: Callable[[Context], Iterable[Path]] = lambda _: ()
+    facts: Callable[[Context], dict[str, str]] = lambda _: {}
+    ignored: Sequence[str] = ()
+    outputs_by_size: bool = False
+    late_inputs: bool = False
+    say: Callable[[Context], None] = lambda _: None
+
+    @property
+    def number(self) -> int:
+        """Number of the stage in run.sh."""
+        return NAMES.index(self.name)
+
+    def stamp_path(self, context: Context) -> Path:
+        """File of this stage's stamp."""
+        return self.stamp_dir(context) / f".{self.name}.stamp.json"
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """An argument parser that suggests the closest known option."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message with a suggestion and leave with status 2."""
+        prefix = "unrecognized arguments: "
+        if message.startswith(prefix):
+            wrong = message[len(prefix) :].split()[0]
+            known = [option for action in self._actions for option in action.option_strings]
+            near = difflib.get_close_matches(wrong.split("=")[0], known, n=1, cutoff=0.3)
+            message += f"; did you mean {near[0]}?" if near else ""
+        self.print_usage(sys.stderr)
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def make_parser(stage: Stage) -> ArgumentParser:
+    """Command line of one stage; ``--help`` lists every configuration key that it depends on."""
+    wanted = set(stage.sections)
+    lines = [
+        f"  {o.key} ({o.type}, default {o.default!r}): {o.help}"
+        for o in options()
+        if o.key.split(".")[0] in wanted
+    ]
+    epilog = "configuration keys (--set key=value):\n" + "\n".join(lines) if lines else None
+    parser = ArgumentParser(
+        prog=f"python -m lmu_asr.stages.{stage.name}",
+        description=f"Stage {stage.number}: {stage.help}",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_common_arguments(parser)
+    parser.add_argument("--dry-run", action="store_true", help="say what would run, change nothing")
+    parser.add_argument("--force", action="store_true", help="run even when up to date")
+    return parser
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that every stage and the set-up of a run take."""
+    parser.add_argument("--config", type=Path, required=True, help="YAML file of the variant")
+    parser.add_argument("--recipe", default="", help="name of the recipe, for messages")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="prepared data")
+    parser.add_argument("--exp-dir", type=Path, default=Path("exp"), help="experiments")
+    parser.add_argument("--nj", type=int, default=os.cpu_count() or 1, help="parallel jobs")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override")
+
+
+def main(stage: Stage, argv: Sequence[str] | None = None) -> int:
+    """Run one stage from the command line; returns the exit status."""
+    setup_logging()
+    args = make_parser(stage).parse_args(argv)
+    try:
+        config = load_config(args.config, args.set)
+        context = Context(config, args.data_dir, args.exp_dir, args.recipe, args.nj, args.force)
+        with _named_os_errors():
+            run_stage(stage, context, dry_run=args.dry_run)
+    except LmuAsrError as error:
+        print(f"stage {stage.number} ({stage.name}): error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run_stage(stage: Stage, context: Context, dry_run: bool = False) -> bool:
+    """Run the stage unless its stamp says that it is up to date; returns whether it ran."""
+    stamp = current_stamp(stage, context)
+    reason = "--force" if context.force else why_stale(stage, context, stamp)
+    if reason is None:
+        logging.info("stage %d (%s): up to date", stage.number, stage.name)
+        stage.say(context)
+        return False
+    logging.info("stage %d (%s): runs: %s", stage.number, stage.name, reason)
+    if dry_run:
+        return False
+    path = stage.stamp_path(context)
+    first = int(os.environ.get("RANK", "0")) == 0
+    if first:
+        path.unlink(missing_ok=True)
+    start = time.monotonic()
+    stage.run(context)
+    if first:
+        stamp = current_stamp(stage, context) if stage.late_inputs else stamp
+        states = output_states(stage.outputs(context), stage.outputs_by_size)
+        Stamp(stamp.key, stamp.parts, states).save(path)
+        stage.say(context)
+    logging.info(
+        "stage %d (%s): done in %.0f s", stage.number, stage.name, time.monotonic() - start
+    )
+    return True
+
+
+def current_stamp(stage: Stage, context: Context) -> Stamp:
+    """What the stage would be made from now.
+
+    Raises:
+        StageError: an earlier stage has not left its stamp.
+    """
+    return make_stamp(
+        {name: _section(context.config, name, stage.ignored) for name in stage.sections},
+        stage.rooms,
+        stage.inputs(context),
+        {name: upstream_key(stage, name, context) for name in _needed(stage, context)},
+        stage.facts(context),
+    )
+
+
+def why_stale(stage: Stage, context: Context, stamp: Stamp) -> str | None:
+    """Why the stage must run, or None when it is up to date."""
+    old = Stamp.load(stage.stamp_path(context))
+    if old is None:
+        return "not made yet"
+    if old.key != stamp.key:
+        return "changed: " + ", ".join(stamp.changed(old))
+    broken = old.broken_outputs()
+    if broken:
+        return f"output missing or changed: {broken[0]}" + (
+            f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        )
+    return None
+
+
+def _section(config: Config, name: str, ignored: Sequence[str]) -> Any:
+    value = getattr(config, name)
+    if not hasattr(value, "__dataclass_fields__"):
+        return value
+    return {k: v for k, v in asdict(value).items() if f"{name}.{k}" not in ignored}
+
+
+def _needed(stage: Stage, context: Context) -> list[str]:
+    own = bool(context.config.corpus.source)
+    return [name for name in stage.after if not (own and name == "download")]
+
+
+def upstream_key(stage: Stage, name: str, context: Context) -> str:
+    """Key of a finished earlier stage.
+
+    Raises:
+        StageError: the earlier stage has not finished, or its outputs changed since.
+    """
+    from lmu_asr.stages import load_stage
+
+    before = load_stage(name)
+    path = before.stamp_path(context)
+    stamp = Stamp.load(path)
+    if stamp is None:
+        raise StageError(
+            f"stage {stage.number} ({stage.name}) needs stage {before.number} ({name}), which has "
+            f"left no stamp at {path}: run it first, ./run.sh --stage {before.number}"
+        )
+    missing = stamp.broken_outputs()
+    if missing:
+        raise StageError(
+            f"stage {stage.number} ({stage.name}) needs {missing[0]}, which is missing or changed "
+            f"since stage {before.number} ({name}) made it: ./run.sh --stage {before.number}"
+        )
+    return stamp.key
+
+
+@contextlib.contextmanager
+def _named_os_errors() -> Iterator[None]:
+    """Turn a full disk and missing permissions into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        advice = {
+            errno.ENOSPC: "the disk is full: free space, then run the same command again",
+            errno.EDQUOT: "the disk quota is used up: free space, then run the same command again",
+            errno.EACCES: "no permission: choose another --data-dir or --exp-dir",
+            errno.EPERM: "no permission: choose another --data-dir or --exp-dir",
+            errno.EROFS: "read-only file system: choose another --data-dir or --exp-dir",
+            errno.EFBIG: "file size limit reached: raise it (ulimit -f), then run again",
+        }.get(error.errno or 0)
+        if advice is None:
+            raise
+        raise StageError(f"{error.filename or 'output'}: {error.strerror}; {advice}") from error

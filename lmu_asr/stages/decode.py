@@ -1,0 +1,39 @@
+"""Stage 5: decode and score dev and test; scales are chosen on dev and frozen for test."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from lmu_asr.stages.common import Context, Stage, main
+
+
+def run(context: Context) -> None:
+    """Decode every split with every method of the configuration and score it."""
+    from lmu_asr.decoding.decode import run_decoding
+
+    run_decoding(
+        context.config, context.exp_dir, context.features_dir, context.lang_dir, context.graph_dir
+    )
+
+
+def outputs(context: Context) -> Iterable[Path]:
+    """Transcripts, errors, summaries and results."""
+    return (context.exp_dir / "decode",)
+
+
+STAGE = Stage(
+    "decode",
+    "decode and score dev and test",
+    run,
+    stamp_dir=lambda context: context.exp_dir,
+    outputs=outputs,
+    sections=("corpus", "decode", "graph"),
+    ignored=("corpus.mirror", "corpus.speakers", "corpus.minutes", "corpus.source"),
+    rooms=("decoding", "scoring", "fsa"),
+    after=("features", "graph", "train"),
+)
+
+if __name__ == "__main__":
+    sys.exit(main(STAGE))

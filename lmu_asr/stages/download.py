@@ -1,0 +1,53 @@
+"""Stage 0: fetch or make the corpus."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from lmu_asr.errors import DataError
+from lmu_asr.stages.common import Context, Stage, main
+
+
+def run(context: Context) -> None:
+    """Fetch or make the corpus, or check that the user's own copy is there."""
+    from lmu_asr.corpora import get_corpus
+
+    config = context.config
+    if config.corpus.source:
+        if not context.source_dir.exists():
+            raise DataError(f"{context.source_dir}: no such file or directory (corpus.source)")
+        logging.info("data are the user's own: %s", context.source_dir)
+        return
+    corpus = get_corpus(config.corpus.name)
+    corpus.download(config.corpus, context.source_dir, config.seed)
+
+
+def outputs(context: Context) -> Iterable[Path]:
+    """Every downloaded or made file; the user's own files are not ours to check."""
+    return () if context.config.corpus.source else (context.source_dir,)
+
+
+STAGE = Stage(
+    "download",
+    "fetch or make the corpus",
+    run,
+    stamp_dir=lambda context: context.corpus_dir,
+    outputs=outputs,
+    sections=("corpus", "seed"),
+    ignored=(
+        "corpus.id",
+        "corpus.train",
+        "corpus.dev",
+        "corpus.test",
+        "corpus.dev_fraction",
+        "corpus.test_fraction",
+    ),
+    rooms=("corpora",),
+    outputs_by_size=True,
+)
+
+if __name__ == "__main__":
+    sys.exit(main(STAGE))

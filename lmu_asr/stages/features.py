@@ -1,0 +1,114 @@
+"""Stage 1: manifests, validation and features."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmu_asr.errors import DataError
+from lmu_asr.files import atomic_open, atomic_write_text
+from lmu_asr.stages.common import Context, Stage, main
+
+if TYPE_CHECKING:
+    from lmu_asr.corpora.base import Manifests
+
+AUDIO = {".wav", ".flac", ".mp3", ".opus", ".ogg", ".sph"}
+
+
+def run(context: Context) -> None:
+    """Make manifests, drop and list what cannot be used, extract features of every split."""
+    from lmu_asr.corpora import get_corpus
+
+    config = context.config
+    corpus = get_corpus(config.corpus.name)
+    manifests = corpus.manifests(config.corpus, context.source_dir)
+    splits = wanted_splits(context)
+    missing = [split for split in splits if split not in manifests]
+    if missing:
+        raise DataError(
+            f"{context.source_dir}: split '{missing[0]}' is not there; "
+            f"found: {', '.join(sorted(manifests)) or 'none'} (corpus.train, corpus.dev, corpus.test)"
+        )
+    _write_sources(context, [manifests[split] for split in splits])
+    for split in splits:
+        _prepare_split(context, split, manifests[split])
+
+
+def wanted_splits(context: Context) -> list[str]:
+    """The splits of the configuration, without repeats."""
+    corpus = context.config.corpus
+    return list(dict.fromkeys([corpus.train, corpus.dev, *corpus.test]))
+
+
+def _prepare_split(context: Context, split: str, manifests: Manifests) -> None:
+    from lmu_asr.corpora import get_corpus
+    from lmu_asr.data.features import prepare_features
+    from lmu_asr.data.validate import validate_and_repair
+
+    config = context.config
+    normalize = get_corpus(config.corpus.name).normalize
+    kept, report = validate_and_repair(manifests, split, config.features, normalize)
+    cuts = prepare_features(
+        kept,
+        split,
+        config.features,
+        context.features_dir,
+        nj=context.nj,
+        training=split == config.corpus.train,
+        report=report,
+    )
+    logging.info("%s: %s", split, report.summary())
+    with atomic_open(context.features_dir / f"{split}_text") as stream:
+        for supervision in sorted(kept.supervisions, key=lambda s: s.id):
+            if supervision.id not in report.dropped_ids:
+                stream.write(f"{supervision.id} {supervision.text}\n")
+    del cuts
+
+
+def _write_sources(context: Context, manifests: list[Manifests]) -> None:
+    """List audio that lies outside the source directory, so that stamps see it change."""
+    inside = str(context.source_dir.resolve())
+    paths = {
+        str(Path(source.source).resolve())
+        for item in manifests
+        for recording in item.recordings
+        for source in recording.sources
+        if source.type == "file"
+    }
+    outside = sorted(p for p in paths if not p.startswith(inside))
+    atomic_write_text(context.features_dir / "sources.txt", "".join(f"{p}\n" for p in outside))
+
+
+def inputs(context: Context) -> Iterable[Path]:
+    """Every file of the source, and the audio outside it that the last run found."""
+    source = context.source_dir
+    files = [p for p in source.rglob("*") if p.is_file()] if source.is_dir() else [source]
+    listed = context.features_dir / "sources.txt"
+    extra = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else []
+    return [*files, *map(Path, extra)]
+
+
+def outputs(context: Context) -> Iterable[Path]:
+    """Cuts, stored features, statistics, texts and reports."""
+    return (context.features_dir,)
+
+
+STAGE = Stage(
+    "features",
+    "Lhotse manifests, validation and filter-bank features",
+    run,
+    stamp_dir=lambda context: context.features_dir,
+    outputs=outputs,
+    sections=("corpus", "features"),
+    ignored=("corpus.mirror", "corpus.speakers", "corpus.minutes"),
+    rooms=("corpora", "data/features.py", "data/validate.py"),
+    after=("download",),
+    inputs=inputs,
+    late_inputs=True,
+)
+
+if __name__ == "__main__":
+    sys.exit(main(STAGE))

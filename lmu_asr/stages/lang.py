@@ -1,0 +1,107 @@
+"""Stage 2: tokenizer, lexicon and lang directory."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from lmu_asr.errors import DataError
+from lmu_asr.stages.common import Context, Stage, main
+
+
+def run(context: Context) -> None:
+    """Build and validate the lang directory from the training text and the LM's words."""
+    from lmu_asr.lang.prepare import prepare_lang
+    from lmu_asr.lang.validate import validate_lang
+
+    texts = list(train_texts(context))
+    config = context.config.lang
+    lang = prepare_lang(config, texts, lm_words(context, texts), context.lang_dir)
+    validate_lang(context.lang_dir)
+    logging.info(
+        "lang: unit %s, %d tokens, %d words, %s",
+        lang.unit,
+        lang.vocab_size,
+        len(lang.words),
+        context.lang_dir,
+    )
+
+
+def train_texts(context: Context) -> Iterator[str]:
+    """Transcripts of the training split, one an utterance, without perturbed copies."""
+    with text_path(context).open(encoding="utf-8") as stream:
+        for line in stream:
+            yield line.rstrip("\n").partition(" ")[2]
+
+
+def text_path(context: Context) -> Path:
+    """Kaldi-style text file of the training split."""
+    return context.features_dir / f"{context.config.corpus.train}_text"
+
+
+def lm_sentences(context: Context) -> Iterator[str]:
+    """Sentences of the extra language-model text, normalised as the corpus is."""
+    from lmu_asr.corpora import get_corpus
+
+    if not context.config.lm.text:
+        return
+    path = Path(context.config.lm.text)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file (lm.text)")
+    corpus = get_corpus(context.config.corpus.name)
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as stream:
+        for line in stream:
+            if sentence := corpus.normalize(line.strip()):
+                yield sentence
+
+
+def lm_words(context: Context, texts: list[str]) -> list[str]:
+    """Words of the language model beside those of the training text, the most frequent first."""
+    counts = Counter(word for line in lm_sentences(context) for word in line.split())
+    if context.config.lm.arpa:
+        from lmu_asr.lang.ngram import read_arpa_words
+
+        counts.update(read_arpa_words(Path(context.config.lm.arpa)))
+    known = {word for text in texts for word in text.split()}
+    room = max(context.config.lm.max_words - len(known), 0)
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [word for word, _ in ranked if word not in known][:room]
+
+
+def inputs(context: Context) -> Iterable[Path]:
+    """The user's own lexicon and language-model text."""
+    config = context.config
+    names = (config.lang.lexicon, config.lm.text, config.lm.arpa)
+    return [Path(name) for name in names if name]
+
+
+STAGE = Stage(
+    "lang",
+    "tokenizer, lexicon and lang directory",
+    run,
+    stamp_dir=lambda context: context.lang_dir,
+    outputs=lambda context: [
+        context.lang_dir / name
+        for name in (
+            "tokens.txt",
+            "words.txt",
+            "lexicon.txt",
+            "L.fst",
+            "L_disambig.fst",
+            "lang.json",
+        )
+    ],
+    sections=("lang", "lm"),
+    ignored=("lm.order", "lm.prune", "lm.rescore_order", "lm.train_text"),
+    rooms=("lang",),
+    after=("features",),
+    inputs=inputs,
+)
+
+if __name__ == "__main__":
+    sys.exit(main(STAGE))

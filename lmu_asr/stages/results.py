@@ -1,0 +1,42 @@
+"""Stage 6: the table across variants, RESULTS.md and its page."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from lmu_asr.stages.common import Context, Stage, main
+
+
+def run(context: Context) -> None:
+    """Collect the results of every variant of the corpus and write the table."""
+    from lmu_asr.scoring.results import write_results
+
+    write_results(context.results_dir)
+
+
+def show(context: Context) -> None:
+    """Print the table."""
+    print((context.results_dir / "RESULTS.md").read_text(encoding="utf-8"))
+
+
+def inputs(context: Context) -> Iterable[Path]:
+    """The results of every variant."""
+    return sorted(context.results_dir.glob("*/decode/results.json"))
+
+
+STAGE = Stage(
+    "results",
+    "results table across variants",
+    run,
+    stamp_dir=lambda context: context.results_dir,
+    outputs=lambda context: (context.results_dir / "RESULTS.md",),
+    rooms=("scoring",),
+    after=("decode",),
+    inputs=inputs,
+    say=show,
+)
+
+if __name__ == "__main__":
+    sys.exit(main(STAGE))

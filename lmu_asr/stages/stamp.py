@@ -1,0 +1,109 @@
+"""Stamps: what a stage was made from, so that a re-run is cheap and right.
+
+The key of a stage hashes its configuration sections, the source code of the rooms that it uses,
+its input files (path, size, time of change) and the keys of the stages before it. The stamp also
+lists the outputs with size and time of change: an output that was removed, cut or replaced makes
+the stage run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmu_asr.files import fingerprint, read_json, write_json
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What one finished stage was made from and what it left."""
+
+    key: str
+    parts: dict[str, Any]
+    outputs: dict[str, list[int]] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write the stamp: the last act of a stage."""
+        write_json(path, {"key": self.key, "parts": self.parts, "outputs": self.outputs})
+
+    @staticmethod
+    def load(path: Path) -> Stamp | None:
+        """Read a stamp; a missing or broken one is None, so that the stage runs again."""
+        try:
+            values = read_json(path)
+            return Stamp(values["key"], values["parts"], values["outputs"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def changed(self, other: Stamp) -> list[str]:
+        """Names of the parts in which two stamps differ."""
+        names = sorted(set(self.parts) | set(other.parts))
+        return [name for name in names if self.parts.get(name) != other.parts.get(name)]
+
+    def broken_outputs(self) -> list[str]:
+        """Outputs that are missing or are not the files that the stage left."""
+        return [
+            name
+            for name, state in self.outputs.items()
+            if not state or file_state(Path(name))[: len(state)] != state
+        ]
+
+
+def make_stamp(
+    config: dict[str, Any],
+    rooms: Sequence[str],
+    inputs: Iterable[Path],
+    upstream: dict[str, str],
+    facts: dict[str, str],
+) -> Stamp:
+    """Describe what a stage is about to be made from."""
+    parts: dict[str, Any] = {f"config {name}": fingerprint(value) for name, value in config.items()}
+    parts["code"] = code_hash(rooms)
+    states = sorted((str(p), file_state(p)) for p in inputs)
+    parts["inputs"] = fingerprint(states)
+    parts.update({f"stage {name}": key for name, key in upstream.items()})
+    parts.update(facts)
+    return Stamp(fingerprint(parts), parts)
+
+
+def file_state(path: Path) -> list[int]:
+    """Size in bytes and time of change in nanoseconds; empty for a missing file."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def output_states(outputs: Iterable[Path], by_size: bool = False) -> dict[str, list[int]]:
+    """State of every output file, of every file below an output directory; size alone if asked."""
+    found: dict[str, list[int]] = {}
+    for path in outputs:
+        for file in _files(path):
+            found[str(file)] = file_state(file)[: 1 if by_size else 2]
+    return dict(sorted(found.items()))
+
+
+def code_hash(rooms: Sequence[str]) -> str:
+    """SHA-256 over the source files of some rooms of the package."""
+    digest = hashlib.sha256()
+    for room in sorted(rooms):
+        path = PACKAGE / room
+        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in CODE)
+        for file in files:
+            digest.update(str(file.relative_to(PACKAGE)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+CODE = (".py", ".cpp", ".h")
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# Runs the stages of a recipe, from nothing to a results table: ./run.sh --help
+set -euo pipefail
+cd "$(dirname "$0")"
+
+stage=0 stop_stage=6 recipe=mini variant=default data="" fsa=""
+ngpu=auto nproc=1 num_nodes=1 node_rank=0 master_addr=127.0.0.1 master_port=29500
+nj=$(nproc) exp_dir=exp data_dir=data force=false dry_run=false
+sets=()
+
+usage() {
+  cat <<'HELP'
+usage: ./run.sh [options]
+
+  stages: 0 download  1 features  2 lang  3 graph  4 train  5 decode  6 results
+  every stage is also python -m lmu_asr.stages.<name> --help
+
+  --stage N            first stage (0)
+  --stop-stage N       last stage (6)
+  --recipe NAME        directory of egs/ (mini)
+  --variant NAME       file of egs/<recipe>/conf/ (default)
+  --data PATH          your own data: Kaldi directory, JSONL, CSV, TSV, Lhotse manifests
+                       or a LibriSpeech tree (recipe own unless --recipe is given)
+  --set KEY=VALUE      override one key of the configuration; may be repeated
+  --fsa NAME           auto, k2 or openfst
+  --ngpu N             GPUs to train on (all that nvidia-smi lists; 0 trains on the CPU)
+  --nproc N            CPU processes to train with when --ngpu is 0 (1)
+  --num-nodes N        machines to train on (1), with --node-rank, --master-addr, --master-port
+  --nj N               parallel jobs of data preparation (number of cores)
+  --data-dir DIR       prepared data (data)
+  --exp-dir DIR        experiments (exp)
+  --force              run the chosen stages even when they are up to date
+  --dry-run            say what would run, change nothing
+  --help               this text
+
+Run the same command again to go on where it stopped.
+HELP
+}
+
+# shellcheck source=utils/parse_options.sh
+. utils/parse_options.sh
+command_line=("$0" "$@")
+parse_options "stage stop-stage recipe variant data fsa ngpu nproc num-nodes node-rank master-addr \
+master-port nj exp-dir data-dir force dry-run" "$@"
+[[ $stage =~ ^[0-6]$ ]] || die "--stage $stage: want 0 to 6"
+[[ $stop_stage =~ ^[0-6]$ ]] || die "--stop-stage $stop_stage: want 0 to 6"
+[[ $ngpu == auto || $ngpu =~ ^[0-9]+$ ]] || die "--ngpu $ngpu: want a number"
+for name in nproc num_nodes node_rank nj; do
+  [[ ${!name} =~ ^[0-9]+$ ]] || die "--${name//_/-} ${!name}: want a number"
+done
+[[ -n $data && " $* " != *" --recipe"* ]] && recipe=own
+
+# shellcheck source=path.sh
+. ./path.sh
+python=python
+if [[ $fsa == k2 ]] && ! python -c "import k2" 2>/dev/null; then
+  [[ -x .venv-k2/bin/python ]] || die "--fsa k2: k2 is not installed; run ./utils/setup.sh --with-k2"
+  echo "k2: stages run in .venv-k2" >&2
+  python=$PWD/.venv-k2/bin/python
+fi
+
+config=$($python -m lmu_asr.stages.configure --recipe "$recipe" --variant "$variant" --data "$data" \
+  --fsa "$fsa" --exp-dir "$exp_dir" ${sets[@]+"${sets[@]}"})
+common=(--config "$config" --recipe "$recipe" --data-dir "$data_dir" --exp-dir "$exp_dir" --nj "$nj")
+[[ $force == true ]] && common+=(--force)
+[[ $dry_run == true ]] && common+=(--dry-run)
+
+if [[ $ngpu == auto ]]; then
+  ngpu=$({ nvidia-smi -L 2>/dev/null || true; } | wc -l)
+fi
+processes=$((ngpu > 0 ? ngpu : nproc))
+
+launch() { # the command of one stage
+  local name=$1
+  if [[ $name == train && $((processes * num_nodes)) -gt 1 ]]; then
+    [[ $ngpu == 0 ]] && export CUDA_VISIBLE_DEVICES=""
+    $python -m torch.distributed.run --nproc_per_node "$processes" --nnodes "$num_nodes" \
+      --node_rank "$node_rank" --master_addr "$master_addr" --master_port "$master_port" \
+      -m "lmu_asr.stages.$name" "${common[@]}"
+  else
+    $python -m "lmu_asr.stages.$name" "${common[@]}"
+  fi
+}
+
+names=(download features lang graph train decode results)
+for ((s = stage; s <= stop_stage; s++)); do
+  status=0
+  launch "${names[s]}" || status=$?
+  if ((status != 0)); then
+    echo "stage $s (${names[s]}) stopped with status $status. To go on:" >&2
+    printf '  ' >&2
+    printf '%q ' "${command_line[@]}" >&2
+    [[ " ${command_line[*]} " == *" --stage"* ]] || printf -- '--stage %d' "$s" >&2
+    echo >&2
+    exit "$status"
+  fi
+done

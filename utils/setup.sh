@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Makes the environment of the toolkit: ./utils/setup.sh [--with-k2] [--with-kaldifeat]
+#   --venv DIR          where (.venv)
+#   --python NAME       interpreter to build on (python3)
+#   --torch VERSION     torch to install (2.13.0); TORCH_FIND_LINKS or pip's own settings say from where
+#   --with-k2           k2: for the installed torch where a wheel can be had, else in .venv-k2
+#   --with-kaldifeat    build kaldifeat (about 12 CPU-minutes)
+#   --check             exit 0 when the environment is complete, install nothing
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+venv=$root/.venv python=python3 torch=2.13.0 with_k2=false with_kaldifeat=false check=false
+sets=()
+usage() { sed -n '2,9s/^# \{0,1\}//p' "$0"; }
+# shellcheck source=utils/parse_options.sh
+. "$root/utils/parse_options.sh"
+parse_options "venv python torch with-k2 with-kaldifeat check" "$@"
+
+requirements=("$root/utils/requirements.txt" "$root/utils/requirements-test.txt" "$root/utils/constraints.txt")
+mark=$venv/.lmu-asr-ready
+wanted=$(cat "${requirements[@]}" | cksum)
+
+complete() { [[ -x $venv/bin/python && -f $mark && $(<"$mark") == "$wanted" ]]; }
+
+install() {
+  echo "setting up $venv (a minute or two)" >&2
+  [[ -x $venv/bin/python ]] || "$python" -m venv "$venv"
+  local pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$root/utils/constraints.txt")
+  # torch first and alone: a later range that it satisfies then never pulls another build
+  "$venv/bin/python" -c "import torch" 2>/dev/null || "${pip[@]}" "torch==$torch" 2>&1 | quiet
+  "${pip[@]}" -r "$root/utils/requirements.txt" -r "$root/utils/requirements-test.txt" 2>&1 | quiet
+  echo "$wanted" >"$mark.tmp"
+  mv "$mark.tmp" "$mark"
+}
+
+quiet() { grep -v -E "^WARNING: Location|^$" || true; }
+
+if [[ $check == true ]]; then
+  case $venv in */.venv-k2) [[ -x $venv/bin/python ]] ;; *) complete ;; esac
+  exit
+fi
+complete || install
+if [[ $with_k2 == true ]]; then "$root/utils/setup_k2.sh" "$venv"; fi
+if [[ $with_kaldifeat == true ]]; then "$root/utils/setup_kaldifeat.sh" "$venv"; fi
