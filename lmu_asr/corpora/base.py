@@ -1,0 +1,48 @@
+"""What every corpus offers: a download, manifests per split, and its text normalisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from lhotse import RecordingSet, SupervisionSet
+
+from lmu_asr.config import CorpusConfig
+
+
+@dataclass(frozen=True)
+class Manifests:
+    """Recordings and supervisions of one split, in a fixed order."""
+
+    recordings: RecordingSet
+    supervisions: SupervisionSet
+
+
+class Corpus(Protocol):
+    """One corpus, one module of ``lmu_asr.corpora`` that holds it as ``CORPUS``."""
+
+    name: str
+    license_note: str
+
+    def download(self, config: CorpusConfig, target: Path, seed: int) -> None:
+        """Fetch or make the corpus in ``target``; a second call resumes and verifies.
+
+        Args:
+            config: mirror, size and speakers where they apply.
+            target: directory that receives the corpus.
+            seed: the recipe's seed, for corpora that are made.
+
+        Raises:
+            DataError: the corpus cannot be had; the message says what to do.
+        """
+
+    def manifests(self, config: CorpusConfig, source: Path) -> dict[str, Manifests]:
+        """Read the corpus in ``source`` and return the manifests of each split by name.
+
+        Raises:
+            DataError: a split that ``config`` names is missing or unreadable.
+        """
+
+    def normalize(self, text: str) -> str:
+        """Return ``text`` as it is trained on and scored."""
