@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmu_asr.errors import DataError
-from lmu_asr.scoring.results import Results, load_results
+from lmu_asr.scoring.record import Results, load_results
 from lmu_asr.scoring.significance import paired_p_value
 from lmu_asr.scoring.transcripts import read_recogs
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lmu_asr.files import atomic_write_text
 from lmu_asr.scoring.compare import p_value
-from lmu_asr.scoring.results import Rate, Results
+from lmu_asr.scoring.record import Rate, Results
 
 COLUMNS = (
     "variant",
@@ -123,7 +123,9 @@ def results_markdown(
     made = [f"    {command}" for command in commands]
     facts = [
         f"Machine: {'; '.join(machines) or 'not recorded'}.",
-        "Versions: " + "; ".join(f"lmu_asr {code}, torch {torch}" for code, torch in versions) + ".",
+        "Versions: "
+        + "; ".join(f"lmu_asr {code}, torch {torch}" for code, torch in versions)
+        + ".",
     ]
     parts = [
         f"# Results: {corpus}",
