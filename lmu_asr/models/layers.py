@@ -1,0 +1,90 @@
+"""Small parts that every encoder shares: masks, normalisation, feed-forward, dropped branches.
+
+Legend: N batch, T frames, D model width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def length_mask(lens: Tensor, T: int) -> Tensor:
+    """Return (N, T) bool, true at the frames below each of ``lens`` (N,)."""
+    return torch.arange(T, device=lens.device) < lens[:, None]
+
+
+def mask_frames(x: Tensor, lens: Tensor | None) -> Tensor:
+    """Zero the frames of x (N, T, D) at and after each of ``lens`` (N,); None: all are valid."""
+    if lens is None:
+        return x
+    return x * length_mask(lens, x.shape[1]).to(x.dtype)[..., None]
+
+
+def reverse_frames(x: Tensor, lens: Tensor | None) -> Tensor:
+    """Reverse the valid frames of x (N, T, D) in time and leave its padding where it is."""
+    if lens is None:
+        return x.flip(1)
+    t = torch.arange(x.shape[1], device=x.device)
+    index = torch.where(t < lens[:, None], lens[:, None] - 1 - t, t)  # (N, T)
+    return x.gather(1, index[..., None].expand_as(x))
+
+
+class RMSNorm(nn.Module):
+    """Divide each frame by its root mean square and scale it (Zhang and Sennrich 2019)."""
+
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+        """``dim``: features; ``eps`` keeps an all-zero frame at zero."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x (..., D) over its last axis, in float32 at the least."""
+        wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (wide * scale * self.weight).to(x.dtype)
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward ``W2 (silu(a) * b)``, ``[a, b] = W1 x`` (Shazeer 2020)."""
+
+    def __init__(self, dim: int, hidden: int, out_scale: float = 1.0) -> None:
+        """``out_scale`` multiplies the initial output weights."""
+        super().__init__()
+        self.w1 = nn.Linear(dim, 2 * hidden, bias=False)
+        self.w2 = nn.Linear(hidden, dim, bias=False)
+        init_linear(self.w1)
+        init_linear(self.w2, out_scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (..., D) to (..., D)."""
+        a, b = self.w1(x).chunk(2, dim=-1)
+        return self.w2(F.silu(a) * b)
+
+
+class BranchDrop(nn.Module):
+    """Dropout, and stochastic depth: drop a residual branch of a whole utterance (Huang et al. 2016)."""
+
+    def __init__(self, dropout: float, drop_path: float) -> None:
+        """``dropout``: rate per element; ``drop_path``: rate per utterance."""
+        super().__init__()
+        self.dropout, self.drop_path = dropout, drop_path
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply to a branch x (N, T, D); the identity when not training."""
+        if not self.training:
+            return x
+        if self.drop_path > 0:
+            keep = 1.0 - self.drop_path
+            kept = torch.rand(x.shape[0], 1, 1, device=x.device) < keep
+            x = x * (kept.to(x.dtype) / keep)
+        return F.dropout(x, self.dropout) if self.dropout > 0 else x
+
+
+def init_linear(linear: nn.Linear, scale: float = 1.0) -> None:
+    """Draw weights with variance ``scale**2 / fan_in`` and zero the bias."""
+    nn.init.normal_(linear.weight, std=scale * linear.in_features**-0.5)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)

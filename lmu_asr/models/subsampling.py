@@ -1,0 +1,120 @@
+"""Causal convolutional subsampling in time by 2, 4 or 8, as plain matrix products.
+
+Each stage is a convolution of stride 2 and width 4: pairs of frames are stacked and one product
+gives what each pair sends to its own output frame and to the next one.
+
+Legend: N batch, T input frames, F features, C channels, D model width.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lmu_asr.models.layers import init_linear, mask_frames
+
+StageState = tuple[Tensor, Tensor]  # frames left over (N, r, F), what the last pair sends on (N, C)
+
+
+class ConvStage(nn.Module):
+    """Convolution of stride 2 and width 4 that sees no later frame than its own pair."""
+
+    stride = 2
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        """``inputs``, ``outputs``: features of a frame."""
+        super().__init__()
+        self.inputs, self.outputs = inputs, outputs
+        self.product = nn.Linear(self.stride * inputs, 2 * outputs, bias=False)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        init_linear(self.product, 0.5**0.5)
+
+    def forward(self, x: Tensor, last: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map x (N, 2T, F) to (N, T, C); ``last`` (N, C) comes from the pair before, else zero.
+
+        Returns the output and what the final pair sends on.
+        """
+        N, T, _ = x.shape
+        own, ahead = self.product(x.reshape(N, T // self.stride, -1)).chunk(2, dim=-1)
+        first = own.new_zeros(N, self.outputs) if last is None else last.to(own.dtype)
+        before = torch.cat([first[:, None], ahead[:, :-1]], dim=1)
+        return own + before + self.bias, ahead[:, -1]
+
+
+class Subsampling(nn.Module):
+    """A stack of :class:`ConvStage` with SiLU between: (N, T, F) to (N, ceil(T / factor), D)."""
+
+    def __init__(self, inputs: int, channels: int, dim: int, factor: int) -> None:
+        """``inputs``: features; ``channels``: width between stages; ``factor``: 2, 4 or 8."""
+        super().__init__()
+        count = int(math.log2(factor))
+        widths = [inputs, *[channels] * (count - 1), dim]
+        self.stages = nn.ModuleList(
+            ConvStage(a, b) for a, b in itertools.pairwise(widths)
+        )
+        self.inputs, self.dim, self.factor = inputs, dim, factor
+
+    @property
+    def receptive_field(self) -> int:
+        """Input frames that one output frame depends on."""
+        field = 1
+        for _ in self.stages:
+            field = (field - 1) * 2 + 4
+        return field
+
+    def output_lens(self, lens: Tensor) -> Tensor:
+        """Lengths after subsampling: ``ceil(lens / factor)``."""
+        return torch.div(lens + self.factor - 1, self.factor, rounding_mode="floor")
+
+    def forward(self, x: Tensor, lens: Tensor | None) -> Tensor:
+        """Map x (N, T, F) to (N, T', D); frames beyond ``lens`` (N,) count as zeros."""
+        for i, stage in enumerate(self.stages):
+            x = mask_frames(x, lens)
+            if x.shape[1] % 2:
+                x = F.pad(x, (0, 0, 0, 1))
+            x = self._activate(stage(x)[0], i)
+            lens = None if lens is None else torch.div(lens + 1, 2, rounding_mode="floor")
+        return x
+
+    def init_state(self, n: int, device: torch.device, dtype: torch.dtype) -> list[StageState]:
+        """State of ``n`` streams before their first frame."""
+        return [
+            (
+                torch.zeros(n, 0, stage.inputs, device=device, dtype=dtype),
+                torch.zeros(n, stage.outputs, device=device, dtype=dtype),
+            )
+            for stage in self.stages
+        ]
+
+    def step(self, x: Tensor, state: list[StageState]) -> tuple[Tensor, list[StageState]]:
+        """Take the next frames x (N, t, F) of each stream; return the output frames that are done."""
+        after = []
+        for i, (stage, (rest, last)) in enumerate(zip(self.stages, state, strict=True)):
+            x, new = self._stage_step(i, stage, torch.cat([rest, x], dim=1), last)
+            after.append(new)
+        return x, after
+
+    def flush(self, state: list[StageState]) -> Tensor:
+        """Return the output frame (N, 0 or 1, D) that the end of the stream completes."""
+        x = state[0][0][:, :0]
+        for i, (stage, (rest, last)) in enumerate(zip(self.stages, state, strict=True)):
+            x = torch.cat([rest, x], dim=1)
+            x = F.pad(x, (0, 0, 0, x.shape[1] % 2))
+            x, _ = self._stage_step(i, stage, x, last)
+        return x
+
+    def _stage_step(
+        self, i: int, stage: nn.Module, x: Tensor, last: Tensor
+    ) -> tuple[Tensor, StageState]:
+        whole = x.shape[1] // 2 * 2
+        if whole == 0:
+            return x.new_zeros(x.shape[0], 0, last.shape[1]), (x, last)
+        y, last = stage(x[:, :whole], last)
+        return self._activate(y, i), (x[:, whole:], last)
+
+    def _activate(self, x: Tensor, i: int) -> Tensor:
+        return F.silu(x) if i + 1 < len(self.stages) else x
