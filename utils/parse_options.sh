@@ -5,9 +5,10 @@
 
 die() { echo "$0: error: $1" >&2; exit 2; }
 
-closest() { # the known name nearest to $1 by edit distance
+closest() { # the known name that $1 begins, else the nearest by edit distance
   local best="" least=99 name score
   for name in "${@:2}"; do
+    [[ $name == "$1"* ]] && { echo "$name"; return; }
     score=$(distance "$1" "$name")
     if ((score < least)); then least=$score best=$name; fi
   done

@@ -263,13 +263,13 @@ def upstream_key(stage: Stage, name: str, context: Context) -> str:
     stamp = Stamp.load(path)
     if stamp is None:
         raise StageError(
-            f"stage {stage.number} ({stage.name}) needs stage {before.number} ({name}), which has "
-            f"left no stamp at {path}: run it first, ./run.sh --stage {before.number}"
+            f"needs stage {before.number} ({name}) first, which has "
+            f"left no stamp at {path}: ./run.sh --stage {before.number}"
         )
     missing = stamp.broken_outputs()
     if missing:
         raise StageError(
-            f"stage {stage.number} ({stage.name}) needs {missing[0]}, which is missing or changed "
+            f"needs {missing[0]}, which is missing or changed "
             f"since stage {before.number} ({name}) made it: ./run.sh --stage {before.number}"
         )
     return stamp.key

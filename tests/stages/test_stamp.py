@@ -1,0 +1,173 @@
+"""A stage runs when, and only when, something that it depends on has changed."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+
+from lmu_asr.config import Config
+from lmu_asr.errors import StageError
+from lmu_asr.stages import common, load_stage
+from lmu_asr.stages.common import NAMES, Context, Stage, main, make_parser, run_stage
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    return Context(Config(), tmp_path / "data", tmp_path / "exp", "mini", nj=1)
+
+
+def make_stage(tmp_path: Path, **kwargs: object) -> tuple[Stage, list[int]]:
+    calls: list[int] = []
+
+    def run(context: Context) -> None:
+        calls.append(1)
+        context.corpus_dir.mkdir(parents=True, exist_ok=True)
+        (context.corpus_dir / "out").write_text("x")
+
+    stage = Stage(
+        "features",
+        "",
+        run,
+        stamp_dir=lambda c: c.corpus_dir,
+        outputs=lambda c: (c.corpus_dir / "out",),
+        sections=("features",),
+        inputs=lambda c: (tmp_path / "in",),
+        ignored=("features.dither",),
+        **kwargs,  # type: ignore[arg-type]
+    )
+    return stage, calls
+
+
+def change(context: Context, **values: object) -> Context:
+    features = dataclasses.replace(context.config.features, **values)  # type: ignore[arg-type]
+    return dataclasses.replace(
+        context, config=dataclasses.replace(context.config, features=features)
+    )
+
+
+def test_up_to_date_is_skipped(tmp_path: Path, context: Context) -> None:
+    stage, calls = make_stage(tmp_path)
+    assert run_stage(stage, context) and not run_stage(stage, context)
+    assert not run_stage(stage, change(context, dither=1.0))
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda out, source: out.unlink(),
+        lambda out, source: out.write_text("longer"),
+        lambda out, source: source.write_text("new"),
+        lambda out, source: (out.parent / ".features.stamp.json").write_text("{"),
+        lambda out, source: os.utime(out, ns=(1, 1)),
+    ],
+)
+def test_changes_run_it_again(tmp_path: Path, context: Context, spoil: object) -> None:
+    stage, calls = make_stage(tmp_path)
+    run_stage(stage, context)
+    spoil(context.corpus_dir / "out", tmp_path / "in")  # type: ignore[operator]
+    assert run_stage(stage, context)
+    assert not run_stage(stage, context)
+    assert len(calls) == 2
+
+
+def test_configuration_and_force(tmp_path: Path, context: Context) -> None:
+    stage, calls = make_stage(tmp_path)
+    run_stage(stage, context)
+    assert run_stage(stage, change(context, num_mel_bins=40))
+    assert run_stage(stage, dataclasses.replace(change(context, num_mel_bins=40), force=True))
+    assert not run_stage(stage, change(context, num_mel_bins=40))
+    assert len(calls) == 3
+
+
+def test_dry_run_changes_nothing(tmp_path: Path, context: Context) -> None:
+    stage, calls = make_stage(tmp_path)
+    assert not run_stage(stage, context, dry_run=True)
+    assert not calls and not context.corpus_dir.exists()
+
+
+def test_a_failed_run_leaves_no_stamp(tmp_path: Path, context: Context) -> None:
+    stage, _ = make_stage(tmp_path)
+    run_stage(stage, context)
+
+    def fail(context: Context) -> None:
+        raise StageError("no")
+
+    with pytest.raises(StageError):
+        run_stage(dataclasses.replace(stage, run=fail), dataclasses.replace(context, force=True))
+    assert not stage.stamp_path(context).exists()
+
+
+def test_touched_output_counts_by_size_alone_where_asked(tmp_path: Path, context: Context) -> None:
+    stage, calls = make_stage(tmp_path, outputs_by_size=True)
+    run_stage(stage, context)
+    os.utime(context.corpus_dir / "out", ns=(1, 1))
+    assert not run_stage(stage, context)
+    (context.corpus_dir / "out").write_text("longer")
+    assert run_stage(stage, context) and len(calls) == 2
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_a_stage_before_its_input_names_the_missing_one(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("{}")
+    status = main(
+        load_stage(name),
+        [
+            "--config",
+            str(config),
+            "--data-dir",
+            str(tmp_path / "d"),
+            "--exp-dir",
+            str(tmp_path / "e"),
+        ],
+    )
+    assert status == 1
+    assert "run.sh --stage" in capsys.readouterr().err
+
+
+def test_upstream_output_that_went_is_named(
+    tmp_path: Path, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, _ = make_stage(tmp_path)
+    monkeypatch.setattr("lmu_asr.stages.load_stage", lambda name: stage)
+    run_stage(stage, context)
+    (context.corpus_dir / "out").unlink()
+    after = dataclasses.replace(stage, name="lang", after=("features",))
+    with pytest.raises(StageError, match=r"needs .*out, which is missing"):
+        common.current_stamp(after, context)
+
+
+def test_full_disk_and_permissions_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.yaml").write_text("{}")
+    arguments = ["--config", str(tmp_path / "c.yaml"), "--data-dir", str(tmp_path / "d")]
+
+    def full(context: Context) -> None:
+        raise OSError(28, "No space left on device", "x")
+
+    stage, _ = make_stage(tmp_path)
+    assert main(dataclasses.replace(stage, run=full), arguments) == 1
+    assert "x: No space left on device; the disk is full" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_names_every_key(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    stage = load_stage(name)
+    with pytest.raises(SystemExit) as exit_:
+        make_parser(stage).parse_args(["--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    assert f"Stage {stage.number}" in text
+    assert all(f"{section}." in text for section in stage.sections if section != "seed")
+
+
+def test_unknown_option_has_status_2_and_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        make_parser(load_stage("lang")).parse_args(["--config", "x", "--data-dri", "y"])
+    assert exit_.value.code == 2
+    assert "did you mean --data-dir" in capsys.readouterr().err

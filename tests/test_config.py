@@ -1,0 +1,100 @@
+"""Every wrong key, type and value is an error that names the file, the key and the closest one."""
+
+from pathlib import Path
+
+import pytest
+
+from lmu_asr.config import (
+    Config,
+    config_from_dict,
+    config_to_dict,
+    load_config,
+    options,
+    options_markdown,
+    save_config,
+)
+from lmu_asr.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.lrr=1", "unknown key 'train.lrr'; did you mean 'train.lr'"),
+        ("trian.lr=1", "did you mean 'train.lr'"),
+        ("lr=1", "did you mean 'train.lr'"),
+        ("train.lr=abc", "train.lr.*abc"),
+        ("train.epochs=1.5", "train.epochs.*1.5"),
+        ("train.lr=-1", "below the least allowed, 0.0"),
+        ("train.epochs=0", "below the least allowed, 1"),
+        ("model.dropout=2", "above the most allowed, 0.9"),
+        ("train.lr=nan", "finite"),
+        ("model.encoder=lmuu", "did you mean lmu"),
+        ("decode.methods=[gredy]", "did you mean greedy"),
+        ("model.thetas=[0.5]", "model.thetas=0.5"),
+        ("model.thetas=3", "model.thetas"),
+        ("train", "want key=value"),
+    ],
+)
+def test_bad_override(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, [override])
+
+
+def test_overrides_are_typed() -> None:
+    config = load_config(None, ["train.lr=1e-3", "model.thetas=[2,4]", "corpus.test=[a,b]"])
+    assert config.train.lr == 1e-3
+    assert config.model.thetas == [2.0, 4.0]
+    assert config.corpus.test == ["a", "b"]
+
+
+def test_bases_come_first(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("train: {lr: 1e-3, epochs: 3}\n")
+    (tmp_path / "b.yaml").write_text("base: [a.yaml]\ntrain: {epochs: 5}\n")
+    config = load_config(tmp_path / "b.yaml", ["train.accumulate=2"])
+    assert (config.train.lr, config.train.epochs, config.train.accumulate) == (1e-3, 5, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {lrr: 1}", "c.yaml: unknown key 'train.lrr'"),
+        ("train: [1]", "c.yaml.*train"),
+        ("- 1", "mapping"),
+        ("a: [", "not valid YAML"),
+        ("base: [c.yaml]", "circle"),
+        ("base: [other.yml]", "other.yml: no such configuration"),
+        ("train: {lr: -1}", "c.yaml: train.lr=-1.0"),
+    ],
+)
+def test_bad_file(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+def test_saved_configuration_is_the_same(tmp_path: Path) -> None:
+    config = load_config(None, ["train.lr=3e-4", "variant=x"])
+    save_config(config, tmp_path / "c.yaml")
+    assert load_config(tmp_path / "c.yaml") == config
+    assert config_from_dict(config_to_dict(config), "dict") == config
+
+
+def test_configuration_is_immutable() -> None:
+    with pytest.raises(AttributeError):
+        Config().train.lr = 1.0  # type: ignore[misc]
+
+
+def test_every_option_has_help_and_is_documented() -> None:
+    table = options_markdown()
+    assert all(option.help and f"`{option.key}`" in table for option in options())
+    assert (ROOT / "docs/options.md").read_text().endswith(table)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("egs/*/conf/*.yaml")), ids=lambda p: f"{p.parts[-3]}-{p.stem}"
+)
+def test_every_variant_is_valid(path: Path) -> None:
+    load_config(path)

@@ -1,0 +1,92 @@
+"""Files appear whole or not at all, and the same content gives the same bytes."""
+
+import errno
+import gzip
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lmu_asr.files import (
+    atomic_open,
+    atomic_path,
+    atomic_write_text,
+    fingerprint,
+    read_json,
+    sha256_file,
+    write_json,
+    write_jsonl,
+)
+
+
+def test_failure_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    atomic_write_text(path, "old")
+    with pytest.raises(RuntimeError), atomic_open(path) as stream:
+        stream.write("new")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_sigkill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    atomic_write_text(path, "old")
+    code = (
+        "import sys,time\nfrom lmu_asr.files import atomic_open\n"
+        f"with atomic_open({str(path)!r}) as s:\n"
+        "    s.write('new' * 100000); s.flush(); print('half', flush=True); time.sleep(60)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert child.stdout is not None and child.stdout.readline() == b"half\n"
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert path.read_text() == "old"
+
+
+def test_a_file_size_limit_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    atomic_write_text(path, "old")
+    code = (
+        "import resource,signal\nfrom lmu_asr.files import atomic_write_text\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        f"try: atomic_write_text({str(path)!r}, 'x' * 5000)\n"
+        "except OSError as e: print(e.errno)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == errno.EFBIG
+    assert path.read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_gzip_bytes_depend_on_content_alone(tmp_path: Path) -> None:
+    items = [{"a": i, "b": "ß"} for i in range(100)]
+    assert write_jsonl(tmp_path / "a.jsonl.gz", items) == 100
+    time.sleep(1.1)
+    write_jsonl(tmp_path / "b.jsonl.gz", items)
+    assert sha256_file(tmp_path / "a.jsonl.gz") == sha256_file(tmp_path / "b.jsonl.gz")
+    text = gzip.decompress((tmp_path / "a.jsonl.gz").read_bytes()).decode()
+    assert text.startswith('{"a": 0, "b": "ß"}\n')
+
+
+def test_json_and_permissions(tmp_path: Path) -> None:
+    write_json(tmp_path / "d/a.json", {"b": 1, "a": [1.5]})
+    assert read_json(tmp_path / "d/a.json") == {"a": [1.5], "b": 1}
+    umask = os.umask(0)
+    os.umask(umask)
+    assert (tmp_path / "d/a.json").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_the_temporary_keeps_the_suffix(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "x.jsonl.gz") as temporary:
+        assert temporary.name.endswith(".jsonl.gz")
+    assert (tmp_path / "x.jsonl.gz").is_file()
+
+
+def test_fingerprint_ignores_the_order_of_keys() -> None:
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1}) != fingerprint({"a": 1})
