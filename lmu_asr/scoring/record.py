@@ -192,10 +192,10 @@ def load_results(path: Path) -> list[Results]:
     return [Results.from_json(values, str(path)) for values in document["results"]]
 
 
-def machine() -> str:
-    """Name the kind of processor, never the machine: GPU if there is one, else the CPU model."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+def machine(device: torch.device) -> str:
+    """Name the kind of processor that ``device`` is, never the machine: GPU or CPU model."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     return f"{_cpu_model()}, {torch.get_num_threads()} threads"
 
 

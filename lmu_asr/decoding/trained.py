@@ -1,0 +1,98 @@
+"""The trained model of an experiment directory, checked against the lang directory."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmu_asr.config import Config, FeaturesConfig
+from lmu_asr.errors import CheckpointError
+from lmu_asr.files import read_json, sha256_file
+from lmu_asr.lang.lang import Lang
+from lmu_asr.models.model import CtcModel, build_model, load_model, load_weights
+from lmu_asr.training.checkpoint import load_checkpoint
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model with the hash of the file that it came from."""
+
+    model: CtcModel
+    sha256: str
+    path: Path
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters."""
+        return sum(p.numel() for p in self.model.parameters())
+
+    def latency_ms(self, features: FeaturesConfig) -> float | None:
+        """Milliseconds from the start of an output frame until it can be computed.
+
+        The waiting that the model itself demands, without computing time and without the chunks
+        that a caller may gather. None for a model that needs the whole utterance.
+        """
+        frames = self.model.encoder.latency_frames
+        if not self.model.streaming or math.isinf(frames):
+            return None
+        return (frames - 1) * features.frame_shift_ms + features.frame_length_ms
+
+
+def checkpoint_path(config: Config, exp_dir: Path) -> Path:
+    """Return the file that ``decode.checkpoint`` names.
+
+    Raises:
+        CheckpointError: there is no such file; the message lists those there are.
+    """
+    name = config.decode.checkpoint
+    plain = name in ("best", "last", "averaged")
+    path = exp_dir / f"{name}.pt" if plain else Path(name)
+    if not path.is_file():
+        have = ", ".join(sorted(p.name for p in exp_dir.glob("*.pt"))) or "none"
+        raise CheckpointError(
+            f"{path}: no such checkpoint (decode.checkpoint={name}); {exp_dir} has {have}; "
+            "train first (stage 4)"
+        )
+    return path
+
+
+def load_trained(config: Config, exp_dir: Path, lang: Lang) -> Trained:
+    """Load the model that ``decode.checkpoint`` names, a training checkpoint or a saved model.
+
+    Raises:
+        CheckpointError: missing or damaged, of another model, or of another vocabulary.
+    """
+    path = checkpoint_path(config, exp_dir)
+    if path.suffix == ".safetensors":
+        model = load_model(path)
+    else:
+        model = _from_checkpoint(config, path, lang)
+    if model.vocab_size != lang.vocab_size:
+        raise CheckpointError(
+            f"{path}: trained with {model.vocab_size} tokens, {lang.dir} has {lang.vocab_size}: "
+            "decode with the lang directory that it was trained with, or train again"
+        )
+    return Trained(model.eval(), sha256_file(path), path)
+
+
+def _from_checkpoint(config: Config, path: Path, lang: Lang) -> CtcModel:
+    checkpoint = load_checkpoint(path)
+    weights: dict[str, Any] = checkpoint.weights
+    input_dim = config.features.num_mel_bins
+    model = build_model(config.model, input_dim, lang.vocab_size)
+    load_weights(model, weights, str(path))
+    return model
+
+
+def training_seconds(exp_dir: Path) -> float:
+    """Return the wall time of training from ``training.json``; 0 where it is not known."""
+    path = exp_dir / "training.json"
+    if not path.is_file():
+        return 0.0
+    try:
+        return float(read_json(path).get("seconds", 0.0))
+    except (json.JSONDecodeError, TypeError, ValueError, AttributeError):
+        return 0.0
