@@ -1,0 +1,260 @@
+"""ARPA files: a strict reader and a writer whose bytes depend on the model alone."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from lmu_asr.errors import LangError
+from lmu_asr.files import atomic_open
+from lmu_asr.lang.trie import MINUS_INFINITY, Level, NgramModel
+
+log = logging.getLogger(__name__)
+
+_COUNT = re.compile(r"ngram\s+(\d+)\s*=\s*(\d+)\s*$")
+_BLOCK = 50000
+
+
+def write_arpa(model: NgramModel, path: str | Path) -> None:
+    """Write ``model`` atomically, compressed where ``path`` ends in ``.gz``; seven digits a number."""
+    with atomic_open(path, "wb") as raw:
+        if str(path).endswith(".gz"):
+            with gzip.GzipFile(
+                filename="", fileobj=raw, mode="wb", mtime=0, compresslevel=6
+            ) as out:
+                _write(model, out)
+        else:
+            _write(model, raw)
+
+
+def _write(model: NgramModel, out: IO[Any] | gzip.GzipFile) -> None:
+    header = ["\\data\\", *(f"ngram {k}={n}" for k, n in enumerate(model.counts, 1)), ""]
+    out.write("\n".join([*header, ""]).encode())
+    for order in range(1, model.order + 1):
+        out.write(f"\\{order}-grams:\n".encode())
+        for block in _lines(model, order):
+            out.write(block.encode())
+        out.write(b"\n")
+    out.write(b"\\end\\\n")
+
+
+def _lines(model: NgramModel, order: int) -> Iterator[str]:
+    level = model.levels[order - 1]
+    names = np.array(model.symbols, dtype=object)
+    words = model.words_of(order)
+    for start in range(0, len(level), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        texts = map(" ".join, names[words[part]].tolist())
+        probs = level.logprob[part].tolist()
+        if order == model.order:
+            yield "".join(f"{p:.7g}\t{t}\n" for p, t in zip(probs, texts, strict=True))
+        else:
+            rows = zip(probs, texts, level.backoff[part].tolist(), strict=True)
+            yield "".join(f"{p:.7g}\t{t}\t{b:.7g}\n" for p, t, b in rows)
+
+
+def read_arpa(path: str | Path) -> NgramModel:
+    """Read an ARPA file (``.gz`` allowed) of any order.
+
+    N-grams whose first words are no n-gram of their own are kept: the missing ones are added with
+    the probability that backing off gives them, which changes no probability.
+
+    Raises:
+        LangError: anything else that is wrong, naming the file and the line.
+    """
+    return _Reader(Path(path)).read()
+
+
+class _Reader:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.number = 0
+        self.symbols: list[str] = []
+        self.ids: dict[str, int] = {}
+        self.levels: list[Level] = []
+        self.added = 0
+
+    def fail(self, reason: str, number: int | None = None) -> LangError:
+        return LangError(f"{self.path}:{self.number if number is None else number}: {reason}")
+
+    def read(self) -> NgramModel:
+        try:
+            with self._open() as stream:
+                return self._parse(self._decoded(stream))
+        except (EOFError, gzip.BadGzipFile) as error:
+            raise self.fail(f"compressed file is broken or cut: {error}") from error
+        except OSError as error:
+            raise LangError(f"{self.path}: cannot be read: {error}") from error
+
+    def _open(self) -> IO[bytes] | gzip.GzipFile:
+        if self.path.suffix == ".gz":
+            return gzip.open(self.path, "rb")
+        return open(self.path, "rb")
+
+    def _decoded(self, stream: IO[bytes] | gzip.GzipFile) -> Iterator[str]:
+        for self.number, line in enumerate(stream, 1):
+            try:
+                yield line.decode("utf-8").strip(" \t\r\n")
+            except UnicodeDecodeError as error:
+                raise self.fail(f"byte {line[error.start]:#04x} is not UTF-8") from error
+
+    def _parse(self, lines: Iterator[str]) -> NgramModel:
+        counts, line = self._header(lines)
+        for order, count in enumerate(counts, 1):
+            if line != f"\\{order}-grams:":
+                raise self.fail(f"{line!r} where '\\{order}-grams:' should begin")
+            line = self._section(lines, order, count, order == len(counts))
+        if line != "\\end\\":
+            raise self.fail(f"{line!r} where '\\end\\' should stand")
+        if self.added:
+            log.info("%s: added %d n-grams that longer ones start with", self.path, self.added)
+        return NgramModel(self.symbols, self.levels)
+
+    def _header(self, lines: Iterator[str]) -> tuple[list[int], str]:
+        for line in lines:
+            if line == "\\data\\":
+                break
+        else:
+            raise self.fail("no '\\data\\' line: this is not an ARPA file")
+        counts: list[int] = []
+        for line in lines:
+            match = _COUNT.match(line)
+            if match and int(match[1]) == len(counts) + 1:
+                counts.append(int(match[2]))
+            elif line:
+                break
+        if not counts or counts[0] == 0:
+            raise self.fail("the header counts no 1-grams: want 'ngram 1=...', 'ngram 2=...'")
+        return counts, line
+
+    def _section(self, lines: Iterator[str], order: int, count: int, last: bool) -> str:
+        """Read the n-grams of one order; return the line that ends them."""
+        names: list[str] = []
+        probs: list[float] = []
+        backoffs: list[float] = []
+        first = self.number + 1
+        numbers: list[int] = []
+        following = None
+        for line in lines:
+            if not line:
+                continue
+            if line[0] == "\\" and len(line.split()) == 1:
+                following = line
+                break
+            self._entry(line, order, last, names, probs, backoffs)
+            numbers.append(self.number)
+        if following is None:
+            raise self.fail(f"the file ends within the {order}-grams, before '\\end\\'")
+        if len(probs) != count:
+            raise self.fail(
+                f"{len(probs)} {order}-grams from line {first} on, where the header says {count}"
+            )
+        self._add_level(order, names, np.array(probs), np.array(backoffs), numbers)
+        return following
+
+    def _entry(
+        self,
+        line: str,
+        order: int,
+        last: bool,
+        names: list[str],
+        probs: list[float],
+        backoffs: list[float],
+    ) -> None:
+        fields = line.split()
+        if len(fields) != order + 1 and (last or len(fields) != order + 2):
+            raise self.fail(
+                f"{len(fields)} fields, want log10 probability, {order} words"
+                + ("" if last else " and perhaps a back-off")
+            )
+        prob = self._number(fields[0], "log10 probability")
+        if prob > 0:
+            raise self.fail(f"log10 probability {fields[0]} is above 0")
+        probs.append(prob)
+        backoffs.append(self._number(fields[-1], "back-off") if len(fields) == order + 2 else 0.0)
+        names.extend(fields[1 : order + 1])
+
+    def _number(self, text: str, name: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise self.fail(f"{name} {text!r} is no number") from None
+        if value == -math.inf:
+            return MINUS_INFINITY
+        if not math.isfinite(value):
+            raise self.fail(f"{name} {text} is not finite")
+        return max(value, MINUS_INFINITY)
+
+    def _add_level(
+        self,
+        order: int,
+        names: list[str],
+        probs: np.ndarray,
+        backoffs: np.ndarray,
+        numbers: list[int],
+    ) -> None:
+        if order == 1:
+            self.symbols = names
+            self.ids = {name: index for index, name in enumerate(names)}
+        ids = np.array([self.ids.get(name, -1) for name in names], dtype=np.int64)
+        ids = ids.reshape(-1, order)
+        unknown = np.flatnonzero((ids < 0).any(axis=1))
+        if len(unknown):
+            row = int(unknown[0])
+            name = names[row * order + int(np.argmin(ids[row]))]
+            raise self.fail(f"word {name!r} is not among the 1-grams", numbers[row])
+        if order > 1:
+            self._add_missing(ids[:, :-1])
+        parent = self._rows(ids[:, :-1])
+        key = parent * len(self.symbols) + ids[:, -1]
+        rank = np.argsort(key, kind="stable")
+        twice = np.flatnonzero(np.diff(key[rank]) == 0)
+        if len(twice) or (order == 1 and len(self.ids) < len(names)):
+            self._fail_twice(order, names, numbers)
+        self.levels.append(Level(parent[rank], ids[rank, -1], probs[rank], backoffs[rank]))
+
+    def _fail_twice(self, order: int, names: list[str], numbers: list[int]) -> None:
+        seen: dict[tuple[str, ...], int] = {}
+        for row, number in enumerate(numbers):
+            ngram = tuple(names[row * order : (row + 1) * order])
+            if ngram in seen:
+                raise self.fail(f"{' '.join(ngram)!r} stands in line {seen[ngram]} already", number)
+            seen[ngram] = number
+
+    def _rows(self, ids: np.ndarray) -> np.ndarray:
+        """Rows of n-grams (M, k) in level k, -1 where there is none; 0 for k = 0."""
+        model = NgramModel(self.symbols, self.levels)
+        rows = np.zeros(len(ids), dtype=np.int64)
+        for order in range(1, ids.shape[1] + 1):
+            rows = model.find(order, rows, ids[:, order - 1])
+        return rows
+
+    def _add_missing(self, contexts: np.ndarray) -> None:
+        """Add the n-grams ``contexts`` (M, k) that level k lacks, and theirs below."""
+        missing = np.unique(contexts[self._rows(contexts) < 0], axis=0)
+        if not len(missing):
+            return
+        if contexts.shape[1] > 2:
+            self._add_missing(missing[:, :-1])
+        self.added += len(missing)
+        order = missing.shape[1]
+        model = NgramModel(self.symbols, self.levels)
+        probs = model.conditional(missing[:, :-1], missing[:, -1])
+        old = self.levels[order - 1]
+        # rows of this level may have moved when the one below grew
+        parent = np.concatenate([old.parent, self._rows(missing[:, :-1])])
+        word = np.concatenate([old.word, missing[:, -1]])
+        rank = np.argsort(parent * len(self.symbols) + word, kind="stable")
+        self.levels[order - 1] = Level(
+            parent[rank],
+            word[rank],
+            np.concatenate([old.logprob, probs])[rank],
+            np.concatenate([old.backoff, np.zeros(len(missing))])[rank],
+        )
