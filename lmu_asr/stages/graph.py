@@ -6,9 +6,13 @@ import logging
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lmu_asr.stages.common import Context, Stage, main
 from lmu_asr.stages.lang import lm_sentences, train_texts
+
+if TYPE_CHECKING:
+    from lmu_asr.lang.lang import Lang
 
 
 def run(context: Context) -> None:
@@ -18,18 +22,18 @@ def run(context: Context) -> None:
 
     lang = Lang.load(context.lang_dir)
     context.graph_dir.mkdir(parents=True, exist_ok=True)
-    arpa = language_model(context, context.config.lm.order, "G")
+    arpa = language_model(context, lang, context.config.lm.order, "G")
     if context.config.lm.rescore_order:
-        language_model(context, context.config.lm.rescore_order, "G_rescore")
+        language_model(context, lang, context.config.lm.rescore_order, "G_rescore")
     for kind in context.config.graph.kinds:
         out = context.graph_dir / f"{kind}.fst"
         compile_graph(kind, lang, arpa, out, context.config.graph)
 
 
-def language_model(context: Context, order: int, name: str) -> Path:
+def language_model(context: Context, lang: Lang, order: int, name: str) -> Path:
     """Train one n-gram model and write it as ARPA, or take the user's; returns its path."""
     from lmu_asr.files import atomic_write_bytes
-    from lmu_asr.lang.ngram import read_arpa, train_ngram, write_arpa
+    from lmu_asr.lang.ngram import prune, read_arpa, train_ngram, write_arpa
 
     config = context.config.lm
     path = context.graph_dir / f"{name}.arpa"
@@ -39,9 +43,15 @@ def language_model(context: Context, order: int, name: str) -> Path:
         return path
     sentences = list(train_texts(context)) if config.train_text else []
     sentences += list(lm_sentences(context))
-    model = train_ngram(sentences, order)
-    write_arpa(model.pruned(config.prune) if config.prune else model, path)
-    logging.info("language model: order %d from %d sentences, %s", order, len(sentences), path)
+    model = train_ngram(sentences, order, vocabulary={word for word, _ in lang.lexicon})
+    model = prune(model, config.prune) if config.prune else model
+    write_arpa(model, path)
+    logging.info(
+        "language model: %s n-grams from %d sentences, %s",
+        " + ".join(map(str, model.counts)),
+        len(sentences),
+        path,
+    )
     return path
 
 

@@ -64,9 +64,9 @@ def lm_words(context: Context, texts: list[str]) -> list[str]:
     """Words of the language model beside those of the training text, the most frequent first."""
     counts = Counter(word for line in lm_sentences(context) for word in line.split())
     if context.config.lm.arpa:
-        from lmu_asr.lang.ngram import read_arpa_words
+        from lmu_asr.lang.ngram import BOS, EOS, UNK, read_arpa
 
-        counts.update(read_arpa_words(Path(context.config.lm.arpa)))
+        counts.update(set(read_arpa(Path(context.config.lm.arpa)).symbols) - {BOS, EOS, UNK})
     known = {word for text in texts for word in text.split()}
     room = max(context.config.lm.max_words - len(known), 0)
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
