@@ -135,7 +135,7 @@ def _errs_lines(report: ErrorReport) -> Iterator[str]:
         "Search below for sections starting with PER-UTT DETAILS:, SUBSTITUTIONS:, "
         "DELETIONS:, INSERTIONS:, PER-WORD STATS:"
     )
-    yield from ("", "PER-UTT DETAILS: corr or (ref->hyp)  ")
+    yield from ("", "PER-UTT DETAILS: corr or (ref->hyp)")
     for utterance in sorted(report.utterances, key=lambda u: u.id):
         yield f"{utterance.id}:\t{format_alignment(utterance)}"
     yield from ("", "SUBSTITUTIONS: count ref -> hyp")
