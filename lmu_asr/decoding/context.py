@@ -1,0 +1,99 @@
+"""Hot words: phrases whose words or tokens score higher (contextual biasing by Aho & Corasick 1975).
+
+Every label of a phrase earns the boost as it is read. A phrase that is not finished gives back
+what it earned, unless the part that still matches is the beginning of another. S states, L labels.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from lmu_asr.errors import LangError
+from lmu_asr.lang.lang import Lang
+
+
+class ContextGraph:
+    """A deterministic automaton over labels 0 to L - 1.
+
+    Args:
+        phrases: label sequences, none empty.
+        num_labels: L.
+        boost: score that each matched label earns.
+
+    Attributes:
+        next: (S, L) int32 state after each label; state 0 matches nothing.
+        gain: (S, L) score of each step, what is given back included.
+        unfinished: (S,) score at the end of the utterance: what an unfinished phrase gives back.
+    """
+
+    def __init__(self, phrases: Iterable[Sequence[int]], num_labels: int, boost: float) -> None:
+        children, ends = _trie(phrases)
+        count = len(children)
+        self.next = np.zeros((count, num_labels), dtype=np.int32)
+        self.gain = np.zeros((count, num_labels))
+        fail = np.zeros(count, dtype=np.int64)
+        earned = np.zeros(count)  # boost of the labels that a state has matched
+        loan = np.zeros(count)  # the part of it that no finished phrase backs
+        queue = deque([0])
+        order = []
+        while queue:
+            state = queue.popleft()
+            order.append(state)
+            self.next[state] = self.next[fail[state]]
+            for label, child in children[state].items():
+                fail[child] = self.next[fail[state], label] if state else 0
+                earned[child] = earned[state] + boost
+                loan[child] = 0.0 if child in ends else loan[state] + boost
+                queue.append(child)
+            for label, child in children[state].items():
+                self.next[state, label] = child
+        for state in order:
+            self.gain[state] = earned[self.next[state]] - loan[state]
+            self.gain[state, list(children[state])] = boost
+        self.unfinished = -loan
+
+
+def _trie(phrases: Iterable[Sequence[int]]) -> tuple[list[dict[int, int]], set[int]]:
+    """Children of each state by label, and the states where a phrase ends."""
+    children: list[dict[int, int]] = [{}]
+    ends = set()
+    for phrase in phrases:
+        state = 0
+        for label in phrase:
+            if label not in children[state]:
+                children[state][label] = len(children)
+                children.append({})
+            state = children[state][label]
+        ends.add(state)
+    return children, ends
+
+
+def hot_words(lang: Lang, phrases: Iterable[str], boost: float, unit: str) -> ContextGraph:
+    """Build the context graph of ``phrases`` over tokens or words of ``lang``.
+
+    Args:
+        lang: spells the phrases.
+        phrases: words separated by spaces.
+        boost: score of each token or word, in log probability.
+        unit: ``token`` (prefix beam search) or ``word`` (composition with HLG).
+
+    Raises:
+        LangError: an empty phrase, or one that ``lang`` cannot spell.
+    """
+    sequences = []
+    for phrase in phrases:
+        if not phrase.split():
+            raise LangError("hot words: an empty phrase")
+        sequences.append(lang.encode(phrase) if unit == "token" else _word_ids(lang, phrase))
+    size = lang.vocab_size if unit == "token" else len(lang.words)
+    return ContextGraph(sequences, size, boost)
+
+
+def _word_ids(lang: Lang, phrase: str) -> list[int]:
+    unknown = [word for word in phrase.split() if word not in lang.word_ids]
+    if unknown:
+        raise LangError(f"hot word {unknown[0]!r} of {phrase!r} is not in {lang.dir}/words.txt")
+    return [lang.word_ids[word] for word in phrase.split()]

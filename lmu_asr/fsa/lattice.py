@@ -1,0 +1,274 @@
+"""Lattices: the paths that a search kept, the same structure whichever engine made them.
+
+Legend: S states, E arcs, T frames. Scores are log probabilities, base e, float64.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from lmu_asr.errors import GraphError
+
+
+@dataclass(frozen=True)
+class Path:
+    """One path through a lattice.
+
+    Attributes:
+        words: word ids (token ids where the graph is H).
+        word_frames: frame at which each word's label stands on the path.
+        alignment: token of each frame, T of them.
+        am_score: unscaled acoustic log probability.
+        lm_score: unscaled graph log probability.
+    """
+
+    words: tuple[int, ...]
+    word_frames: tuple[int, ...]
+    alignment: tuple[int, ...]
+    am_score: float
+    lm_score: float
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """An acyclic graph of scored arcs; every arc with a token takes one frame.
+
+    Attributes:
+        src, dst: (E,) int32 states, numbered topologically, ``src`` ascending.
+        token: (E,) int32; -1 is epsilon, 0 blank.
+        word: (E,) int32; 0 is epsilon.
+        am, lm: (E,) unscaled scores of posteriors and graph.
+        final: (S,) graph score of ending in a state, -infinity where it is not final.
+        frame: (S,) int32 frames consumed before a state.
+        acoustic_scale, lm_scale: factors with which the search added the two scores.
+    """
+
+    src: np.ndarray
+    dst: np.ndarray
+    token: np.ndarray
+    word: np.ndarray
+    am: np.ndarray
+    lm: np.ndarray
+    final: np.ndarray
+    frame: np.ndarray
+    acoustic_scale: float = 1.0
+    lm_scale: float = 1.0
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        """(E,) scaled score of each arc."""
+        return self.acoustic_scale * self.am + self.lm_scale * self.lm
+
+    @cached_property
+    def final_scores(self) -> np.ndarray:
+        """(S,) scaled score of ending in each state."""
+        return np.where(np.isneginf(self.final), -np.inf, self.lm_scale * self.final)
+
+    @property
+    def num_states(self) -> int:
+        """Number of states."""
+        return len(self.final)
+
+    @property
+    def num_arcs(self) -> int:
+        """Number of arcs."""
+        return len(self.src)
+
+    def rescaled(self, acoustic_scale: float, lm_scale: float) -> Lattice:
+        """Return the same lattice with other factors; nothing is searched again."""
+        return Lattice(
+            self.src, self.dst, self.token, self.word, self.am, self.lm, self.final, self.frame,
+            acoustic_scale, lm_scale,
+        )  # fmt: skip
+
+    @cached_property
+    def arc_offsets(self) -> np.ndarray:
+        """(S + 1,) first arc of each state."""
+        return np.searchsorted(self.src, np.arange(self.num_states + 1))
+
+    @cached_property
+    def backward_best(self) -> np.ndarray:
+        """(S,) best score from each state to the end."""
+        return self._backward(np.maximum)
+
+    def forward(self) -> np.ndarray:
+        """(S,) log sum of the scores of all paths from the start to each state."""
+        alpha = np.full(self.num_states, -np.inf)
+        alpha[0] = 0.0
+        for arcs in self._levels:
+            np.logaddexp.at(alpha, self.dst[arcs], alpha[self.src[arcs]] + self.scores[arcs])
+        return alpha
+
+    def backward(self) -> np.ndarray:
+        """(S,) log sum of the scores of all paths from each state to the end."""
+        return self._backward(np.logaddexp)
+
+    def total_score(self) -> float:
+        """Log sum of the scores of all paths."""
+        return float(self.backward()[0])
+
+    def posteriors(self) -> np.ndarray:
+        """(E,) posterior probability of each arc, by the forward-backward algorithm."""
+        alpha, beta = self.forward(), self.backward()
+        return np.exp(alpha[self.src] + self.scores + beta[self.dst] - beta[0])
+
+    def best_path(self) -> Path:
+        """Return the path with the highest scaled score.
+
+        Raises:
+            GraphError: the lattice has no path.
+        """
+        return next(self.paths())
+
+    def nbest(self, count: int) -> list[Path]:
+        """Return up to ``count`` paths with distinct words, best first, each with its best alignment."""
+        return [path for path, _ in zip(self.paths(), range(count), strict=False)]
+
+    def paths(self) -> Iterator[Path]:
+        """Iterate over paths with distinct words, best first (A* with exact completion scores).
+
+        A state that was reached twice with the same words is followed once: the better way is
+        popped first, and what follows is the same.
+
+        Raises:
+            GraphError: the lattice has no path.
+        """
+        beta = self.backward_best
+        if not self.num_states or np.isneginf(beta[0]):
+            raise GraphError("the lattice has no path")
+        steps: list[tuple[int, int]] = [(-1, -1)]  # (arc, previous step)
+        heap: list[tuple[float, int, int, float, tuple[int, ...]]] = [(-beta[0], 0, 0, 0.0, ())]
+        seen: set[tuple[int, tuple[int, ...]]] = set()
+        while heap:
+            _, step, state, score, words = heapq.heappop(heap)
+            if (state, words) in seen:
+                continue
+            seen.add((state, words))
+            if state < 0:
+                yield self._trace(steps, step)
+                continue
+            if not np.isneginf(self.final_scores[state]):
+                total = score + self.final_scores[state]
+                steps.append((-1, step))
+                heapq.heappush(heap, (-total, len(steps) - 1, -1, total, words))
+            for arc in range(self.arc_offsets[state], self.arc_offsets[state + 1]):
+                reached = score + self.scores[arc]
+                bound = reached + beta[self.dst[arc]]
+                if not np.isneginf(bound):
+                    word = int(self.word[arc])
+                    steps.append((arc, step))
+                    after = (*words, word) if word else words
+                    heapq.heappush(
+                        heap, (-bound, len(steps) - 1, int(self.dst[arc]), reached, after)
+                    )
+
+    @cached_property
+    def _levels(self) -> list[np.ndarray]:
+        """Arcs in groups, topologically: no arc of a group follows another of the same group."""
+        depth = _depths(self.src, self.dst, self.token < 0, self.frame)
+        keys = self.frame.astype(np.int64) * (int(depth.max(initial=0)) + 1) + depth
+        order = np.argsort(keys[self.src], kind="stable")
+        bounds = np.flatnonzero(np.diff(keys[self.src][order])) + 1
+        return np.split(order, bounds) if len(order) else []
+
+    def _backward(self, plus: np.ufunc) -> np.ndarray:
+        beta = self.final_scores.copy()
+        for arcs in reversed(self._levels):
+            plus.at(beta, self.src[arcs], self.scores[arcs] + beta[self.dst[arcs]])
+        return beta
+
+    def _trace(self, steps: list[tuple[int, int]], step: int) -> Path:
+        arcs: list[int] = []
+        while step > 0:
+            arc, step = steps[step]
+            if arc >= 0:
+                arcs.append(arc)
+        return self._path(np.asarray(arcs[::-1], dtype=np.int64))
+
+    def _path(self, arcs: np.ndarray) -> Path:
+        end = int(self.dst[arcs[-1]]) if len(arcs) else 0
+        worded = arcs[self.word[arcs] != 0]
+        taken = self.token[arcs]
+        return Path(
+            words=tuple(self.word[worded].tolist()),
+            word_frames=tuple(self.frame[self.src[worded]].tolist()),
+            alignment=tuple(taken[taken >= 0].tolist()),
+            am_score=float(self.am[arcs].sum()),
+            lm_score=float(self.lm[arcs].sum() + self.final[end]),
+        )
+
+
+def make_lattice(
+    src: np.ndarray,
+    dst: np.ndarray,
+    token: np.ndarray,
+    word: np.ndarray,
+    am: np.ndarray,
+    lm: np.ndarray,
+    final: np.ndarray,
+    acoustic_scale: float = 1.0,
+    lm_scale: float = 1.0,
+) -> Lattice:
+    """Build a lattice from columns of arcs in any order; state 0 is the start.
+
+    States are renumbered by frame and then by epsilon depth.
+
+    Raises:
+        GraphError: a state that two paths reach after different numbers of frames, or a cycle.
+    """
+    frame = _frames(src, dst, token, len(final))
+    depth = _depths(src, dst, token < 0, frame)
+    order = np.lexsort((depth, frame))
+    order = np.concatenate([[0], order[order != 0]])
+    new = np.empty_like(order)
+    new[order] = np.arange(len(order))
+    by_source = np.argsort(new[src], kind="stable")
+    return Lattice(
+        src=new[src][by_source].astype(np.int32),
+        dst=new[dst][by_source].astype(np.int32),
+        token=np.asarray(token, dtype=np.int32)[by_source],
+        word=np.asarray(word, dtype=np.int32)[by_source],
+        am=np.asarray(am, dtype=np.float64)[by_source],
+        lm=np.asarray(lm, dtype=np.float64)[by_source],
+        final=np.asarray(final, dtype=np.float64)[order],
+        frame=frame[order].astype(np.int32),
+        acoustic_scale=acoustic_scale,
+        lm_scale=lm_scale,
+    )
+
+
+def _frames(src: np.ndarray, dst: np.ndarray, token: np.ndarray, num_states: int) -> np.ndarray:
+    """(S,) frames before each state; unreachable states keep 0."""
+    frame = np.full(num_states, -1, dtype=np.int64)
+    if num_states:
+        frame[0] = 0
+    step = (token >= 0).astype(np.int64)
+    waiting = np.arange(len(src))
+    while len(waiting):
+        ready = frame[src[waiting]] >= 0
+        arcs = waiting[ready]
+        if not len(arcs):
+            break
+        frame[dst[arcs]] = np.maximum(frame[dst[arcs]], frame[src[arcs]] + step[arcs])
+        waiting = waiting[~ready]
+    reached = frame[src] >= 0
+    if (frame[dst][reached] != (frame[src] + step)[reached]).any():
+        raise GraphError("lattice: two paths to one state take different numbers of frames")
+    return np.maximum(frame, 0)
+
+
+def _depths(src: np.ndarray, dst: np.ndarray, epsilon: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    """(S,) longest chain of epsilon arcs that ends in each state."""
+    depth = np.zeros(len(frame), dtype=np.int64)
+    arcs = np.flatnonzero(epsilon)
+    for _ in range(len(frame) + 1):
+        before = depth.copy()
+        np.maximum.at(depth, dst[arcs], depth[src[arcs]] + 1)
+        if (before == depth).all():
+            return depth
+    raise GraphError("lattice: epsilon arcs form a cycle")
