@@ -1,0 +1,254 @@
+"""Checkpoints that are whole or absent: written atomically, sealed by SHA-256, checked on loading.
+
+A checkpoint is what ``torch.save`` writes (a zip archive of plain tensors and one JSON text), with
+``sha256:<hex>`` of all the bytes before it as the archive's comment. So other tools read it as it
+is, and a cut file or a changed byte is found before a single weight is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmu_asr.errors import CheckpointError
+from lmu_asr.files import atomic_write_bytes
+
+SEAL = b"sha256:"
+SEAL_BYTES = len(SEAL) + 64
+RETRY_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors (nested plain dictionaries and lists) and JSON of one saved moment."""
+
+    tensors: dict[str, Any]
+    meta: dict[str, Any]
+    path: Path
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The weights to decode with: the running average where there is one."""
+        return self.tensors.get("ema") or self.tensors["model"]
+
+
+def serialize(tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> bytes:
+    """Return the archive's bytes, unsealed; later changes of ``tensors`` do not reach them."""
+    buffer = io.BytesIO()
+    torch.save({"tensors": dict(tensors), "meta": json.dumps(meta, ensure_ascii=False)}, buffer)
+    return buffer.getvalue()
+
+
+def seal(archive: bytes) -> bytes:
+    """Return ``archive`` with the hash of its bytes as its comment."""
+    body = archive[:-2] + SEAL_BYTES.to_bytes(2, "little")
+    return body + SEAL + hashlib.sha256(body).hexdigest().encode()
+
+
+def save_checkpoint(path: str | Path, tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+    """Write a sealed checkpoint atomically.
+
+    Raises:
+        OSError: the disk is full or the directory cannot be written; ``path`` stays as it was.
+    """
+    atomic_write_bytes(path, seal(serialize(tensors, meta)))
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU after checking its hash; no code in the file is run.
+
+    Raises:
+        CheckpointError: missing, cut or changed file, or one that is not a checkpoint.
+    """
+    path = Path(path)
+    data = _read_sealed(path)
+    try:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        return Checkpoint(content["tensors"], json.loads(content["meta"]), path)
+    except (RuntimeError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of this package: {error}") from error
+
+
+def load_weights(path: str | Path) -> dict[str, Tensor]:
+    """Weights of a checkpoint to decode with: the running average where training kept one."""
+    return load_checkpoint(path).weights
+
+
+def average_weights(weights: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Mean of several sets of weights, in float64; whole-number entries are taken from the last."""
+    out = {}
+    for name, last in weights[-1].items():
+        if last.is_floating_point():
+            total = torch.stack([w[name].double() for w in weights]).mean(dim=0)
+            out[name] = total.to(last.dtype)
+        else:
+            out[name] = last.clone()
+    return out
+
+
+def _read_sealed(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    body, comment = data[:-SEAL_BYTES], data[-SEAL_BYTES:]
+    if not comment.startswith(SEAL):
+        raise CheckpointError(f"{path}: cut short or not sealed ({len(data)} bytes)")
+    wanted, found = comment[len(SEAL) :].decode("ascii", "replace"), hashlib.sha256(body)
+    if found.hexdigest() != wanted:
+        raise CheckpointError(
+            f"{path}: damaged: SHA-256 is {found.hexdigest()[:12]}, sealed as {wanted[:12]}"
+        )
+    return data
+
+
+@dataclass
+class _Write:
+    """One file to be written in the background."""
+
+    name: str
+    archive: bytes
+    best: bool
+    newest: bool
+
+
+class CheckpointStore:
+    """The checkpoints of one experiment directory: ``checkpoint-<step>.pt``, ``last.pt``, ``best.pt``.
+
+    Files are sealed and written by a background thread, one at a time. A write that fails (a full
+    disk) leaves every earlier file as it was, is logged, and is tried again. The thread is never
+    ahead of :meth:`wait`, which the trainer calls before it exits.
+
+    Args:
+        directory: the experiment directory.
+        keep_last: newest ``checkpoint-<step>.pt`` files kept.
+    """
+
+    def __init__(self, directory: str | Path, keep_last: int) -> None:
+        self.directory = Path(directory)
+        self.keep_last = keep_last
+        self.failed: list[_Write] = []
+        self._retry_at = 0.0
+        self._thread: threading.Thread | None = None
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints on disk, ascending."""
+        names = self.directory.glob("checkpoint-*.pt")
+        return sorted(int(p.stem.split("-")[1]) for p in names if p.stem.split("-")[1].isdigit())
+
+    def path(self, step: int) -> Path:
+        """File of one step."""
+        return self.directory / f"checkpoint-{step}.pt"
+
+    def latest_good(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole, or None; every damaged one is logged and passed over."""
+        for step in reversed(self.steps()):
+            try:
+                return load_checkpoint(self.path(step))
+            except CheckpointError as error:
+                logging.warning("%s; falling back to the one before", error)
+        return None
+
+    def save(
+        self, step: int, tensors: Mapping[str, Any], meta: Mapping[str, Any], best: bool = False
+    ) -> None:
+        """Take a snapshot now and write it in the background; ``best`` makes it ``best.pt`` too."""
+        self._submit(_Write(self.path(step).name, serialize(tensors, meta), best, True))
+
+    def save_extra(self, name: str, tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+        """Write a checkpoint under a name of its own, in the background."""
+        self._submit(_Write(name, serialize(tensors, meta), False, False))
+
+    def retry(self) -> None:
+        """Try failed writes again when it is time to; cheap to call at every step."""
+        if self.failed and time.monotonic() >= self._retry_at:
+            self._submit(None)
+
+    def wait(self) -> bool:
+        """Wait for the writer and try failed writes once more; returns whether all is on disk."""
+        self._join()
+        if self.failed:
+            self._submit(None)
+            self._join()
+        return not self.failed
+
+    def relink(self, step: int, best: bool) -> None:
+        """Let ``last.pt`` (and ``best.pt``) be the checkpoint of ``step``, after an interrupted save."""
+        for name in ("last.pt", "best.pt") if best else ("last.pt",):
+            _link(self.path(step), self.directory / name)
+
+    def clean(self) -> None:
+        """Remove temporary files that a killed process left."""
+        for path in self.directory.glob(".*.pt.*.tmp*"):
+            path.unlink(missing_ok=True)
+
+    def discard_after(self, step: int) -> None:
+        """Remove checkpoints newer than ``step``: damaged ones that a fallback passed over."""
+        for newer in self.steps():
+            if newer > step:
+                self.path(newer).unlink()
+
+    def _submit(self, write: _Write | None) -> None:
+        self._join()
+        queue = [w for w in self.failed if w.best or not w.newest or write is None]
+        queue += [write] if write else []
+        self._thread = threading.Thread(target=self._write_all, args=(queue,), name="checkpoint")
+        self._thread.start()
+
+    def _join(self) -> None:
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+
+    def _write_all(self, queue: list[_Write]) -> None:
+        self.failed = []
+        for write in queue:
+            try:
+                self._write(write)
+            except OSError as error:
+                self.failed.append(write)
+                self._retry_at = time.monotonic() + RETRY_SECONDS
+                logging.error(
+                    "%s could not be saved: %s; training goes on, the last good checkpoint stays, "
+                    "and saving is tried again: free some space",
+                    self.directory / write.name,
+                    error,
+                )
+
+    def _write(self, write: _Write) -> None:
+        path = self.directory / write.name
+        atomic_write_bytes(path, seal(write.archive))
+        if write.newest:
+            _link(path, self.directory / "last.pt")
+            if write.best:
+                _link(path, self.directory / "best.pt")
+            for step in self.steps()[: -self.keep_last]:
+                self.path(step).unlink(missing_ok=True)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``source``: a hard link, or a copy where links are not known."""
+    temporary = target.with_name(f".{target.name}.link.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    os.replace(temporary, target)
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()  # rename() of two links to one file leaves both

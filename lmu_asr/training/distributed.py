@@ -1,0 +1,150 @@
+"""Processes of one run: the environment that torchrun, Accelerate and Ray set, and the few collectives used.
+
+``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK`` and ``LOCAL_WORLD_SIZE`` describe the process; without them
+the run is one process. NCCL joins GPUs, gloo joins CPUs. Rank 0 alone writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from lmu_asr.errors import TrainingError
+
+TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all processes of the run."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and logs progress."""
+        return self.rank == 0
+
+    def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum ``values`` in place over all processes; every process gets the same bits."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Whether ``flag`` holds in any process."""
+        if self.world_size == 1:
+            return flag
+        return bool(self.all_reduce(torch.tensor(float(flag), device=self.device)).item() > 0)
+
+    def gather(self, obj: Any) -> list[Any]:
+        """Every process's ``obj``, in the order of ranks, in every process."""
+        if self.world_size == 1:
+            return [obj]
+        objects: list[Any] = [None] * self.world_size
+        dist.all_gather_object(objects, obj)
+        return objects
+
+    def broadcast(self, obj: Any) -> Any:
+        """Rank 0's ``obj``, in every process."""
+        if self.world_size == 1:
+            return obj
+        box = [obj]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    def barrier(self) -> None:
+        """Wait for every process."""
+        if self.world_size > 1:
+            self.any(False)
+
+
+def current_world(prefer_gpu: bool = True) -> World:
+    """Describe this process from its environment, without joining the others.
+
+    Raises:
+        TrainingError: a rank outside the world, or more local processes than GPUs.
+    """
+    rank, size = _env("RANK", 0), _env("WORLD_SIZE", 1)
+    local_rank, local_size = _env("LOCAL_RANK", rank), _env("LOCAL_WORLD_SIZE", size)
+    if not 0 <= rank < size:
+        raise TrainingError(f"RANK={rank} is outside WORLD_SIZE={size}: launch with torchrun")
+    device = torch.device("cpu")
+    if prefer_gpu and torch.cuda.is_available():
+        count = torch.cuda.device_count()
+        if local_rank >= count:
+            raise TrainingError(
+                f"LOCAL_RANK={local_rank}, but this machine has {count} GPU(s): lower --ngpu"
+            )
+        device = torch.device("cuda", local_rank)
+    return World(rank, size, local_rank, local_size, device)
+
+
+@contextlib.contextmanager
+def joined_world(prefer_gpu: bool = True) -> Iterator[World]:
+    """Join the processes of the run (or take the group that a launcher has made) and leave at the end."""
+    world = current_world(prefer_gpu)
+    if world.device.type == "cuda":
+        torch.cuda.set_device(world.device)
+    own = world.world_size > 1 and not dist.is_initialized()
+    if own:
+        backend = "nccl" if world.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=TIMEOUT)
+    try:
+        yield world
+    finally:
+        if own:
+            dist.destroy_process_group()
+
+
+def set_threads(world: World) -> int:
+    """Share the machine's cores between its processes; returns the threads of this one.
+
+    A user's own ``OMP_NUM_THREADS`` is kept; torchrun's default of 1 is not.
+    """
+    if "OMP_NUM_THREADS" in os.environ and world.world_size == 1:
+        return torch.get_num_threads()
+    threads = max(1, available_cores() // world.local_world_size)
+    torch.set_num_threads(threads)
+    return threads
+
+
+def available_cores() -> int:
+    """Cores that this process may use: its affinity mask, and its control group's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota = _cgroup_quota()
+    return max(1, min(cores or 1, quota or cores or 1))
+
+
+def _cgroup_quota() -> int | None:
+    with contextlib.suppress(OSError, ValueError):
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, round(int(limit) / int(period)))
+    return None
+
+
+def _env(name: str, default: int) -> int:
+    text = os.environ.get(name, "")
+    try:
+        return int(text) if text else default
+    except ValueError as error:
+        raise TrainingError(f"{name}={text}: want a whole number") from error
+
+
+def log_main(world: World, message: str, *args: Any) -> None:
+    """Log one line, from rank 0 alone."""
+    if world.is_main:
+        logging.info(message, *args)

@@ -1,0 +1,132 @@
+"""Validation: loss and greedy word error rate of the development split, over all processes.
+
+Shapes: N batch, T frames after subsampling, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import kaldialign
+import torch
+from torch import Tensor, nn
+
+from lmu_asr.errors import LangError
+from lmu_asr.training.distributed import World
+from lmu_asr.training.loss import CtcLoss
+from lmu_asr.training.step import Batch
+
+
+class Tokens(Protocol):
+    """What training asks of a lang directory."""
+
+    unit: str
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text."""
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Words (phones, where these are the tokens) of token ids."""
+
+
+@dataclass(frozen=True)
+class DevResult:
+    """Validation of one set of weights.
+
+    ``loss`` is per frame, ``wer`` a fraction: word errors, or token errors where tokens are phones.
+    """
+
+    loss: float
+    wer: float
+    utterances: int
+
+
+def greedy_tokens(log_probs: Tensor, lens: Tensor) -> list[list[int]]:
+    """Best token of every frame, repeats merged, blanks (0) removed.
+
+    Args:
+        log_probs: ``(N, T, V)``.
+        lens: ``(N,)`` frames of each utterance.
+    """
+    best = log_probs.argmax(dim=-1).tolist()  # (N, T)
+    rows = (row[:size] for row, size in zip(best, lens.tolist(), strict=True))
+    return [[token for token, _ in itertools.groupby(row) if token != 0] for row in rows]
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    lang: Tokens,
+    ctc: CtcLoss,
+    world: World,
+    precision: torch.dtype | None = None,
+    heartbeat: Callable[[], None] = lambda: None,
+) -> DevResult:
+    """Evaluate ``model``; every process takes its share of the batches, all get the same result.
+
+    ``heartbeat`` is called after every batch, in step in all processes; it may raise to stop.
+    Utterances without a finite loss (too short for their text) count for the error rate alone.
+    """
+    training = model.training
+    model.eval()
+    sums = torch.zeros(5, dtype=torch.float64)  # loss, frames, errors, words, utterances
+    try:
+        for index, batch in enumerate(batches):
+            if index % world.world_size == world.rank and batch.ids:
+                sums += _evaluate_batch(model, batch, lang, ctc, world.device, precision)
+            heartbeat()
+    finally:
+        model.train(training)
+    totals = world.all_reduce(sums.to(world.device))
+    loss, frames, errors, words, utterances = totals.tolist()
+    nan = math.nan
+    return DevResult(
+        loss / frames if frames else nan, errors / words if words else nan, int(utterances)
+    )
+
+
+def _evaluate_batch(
+    model: nn.Module,
+    batch: Batch,
+    lang: Tokens,
+    ctc: CtcLoss,
+    device: torch.device,
+    precision: torch.dtype | None,
+) -> Tensor:
+    features = batch.features.to(device, non_blocking=True)
+    with torch.autocast(device.type, precision, enabled=precision is not None):
+        log_probs, lens = model(features, batch.feature_lens.to(device))
+    targets = [_targets(lang, text) for text in batch.texts]
+    known = [index for index, target in enumerate(targets) if target is not None]
+    losses = ctc(log_probs[known], lens[known], [targets[i] or [] for i in known])
+    finite = torch.isfinite(losses)
+    errors, words = _errors(lang, batch.texts, targets, greedy_tokens(log_probs, lens))
+    values = [losses[finite].sum(), lens[known][finite].sum(), errors, words, len(batch.ids)]
+    return torch.tensor([float(value) for value in values], dtype=torch.float64)
+
+
+def _targets(lang: Tokens, text: str) -> list[int] | None:
+    """Token ids, or None for a text that training never saw the symbols of."""
+    try:
+        return lang.encode(text)
+    except LangError:
+        return None
+
+
+def _errors(
+    lang: Tokens,
+    texts: Sequence[str],
+    targets: Sequence[list[int] | None],
+    hypotheses: Sequence[list[int]],
+) -> tuple[int, int]:
+    errors = words = 0
+    for text, target, hypothesis in zip(texts, targets, hypotheses, strict=True):
+        reference = (text if target is None else lang.decode(target)).split()
+        errors += kaldialign.edit_distance(reference, lang.decode(hypothesis).split())["total"]
+        words += len(reference)
+    return errors, words

@@ -1,0 +1,110 @@
+"""Training losses: CTC, and consistency between two augmented views (CR-CTC).
+
+Shapes: N batch, T frames after subsampling, V vocabulary, S target length. All in float32, natural
+logarithms, summed over frames: the trainer divides by the frames of the global batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lmu_asr.config import Config
+
+CtcLoss = Callable[[Tensor, Tensor, Sequence[Sequence[int]]], Tensor]
+"""``(log_probs (N, T, V), lens (N,), targets) -> (N,)``: negative log-probability of each utterance."""
+
+
+def ctc_loss(log_probs: Tensor, lens: Tensor, targets: Sequence[Sequence[int]]) -> Tensor:
+    """CTC loss of every utterance (Graves et al. 2006), blank 0, by torch.
+
+    Args:
+        log_probs: ``(N, T, V)`` float32, normalised.
+        lens: ``(N,)`` int64, frames of each utterance.
+        targets: N token sequences, without blanks.
+
+    Returns:
+        ``(N,)`` float32; infinite where an utterance has too few frames for its tokens.
+    """
+    flat = torch.tensor([token for target in targets for token in target], dtype=torch.int64)
+    sizes = torch.tensor([len(target) for target in targets], dtype=torch.int64)
+    return F.ctc_loss(
+        log_probs.float().transpose(0, 1),  # (T, N, V)
+        flat.to(log_probs.device, non_blocking=True),
+        lens.to(log_probs.device),
+        sizes.to(log_probs.device, non_blocking=True),
+        blank=0,
+        reduction="none",
+    )
+
+
+def get_ctc_loss(config: Config) -> CtcLoss:
+    """Return the loss of ``train.loss``: torch's CTC, or the one of k2 or of the graph engine."""
+    if config.train.loss == "ctc":
+        return ctc_loss
+    from lmu_asr.fsa.engine import get_engine
+
+    engine = get_engine("k2" if config.train.loss == "k2_ctc" else config.graph.fsa)
+
+    def engine_loss(log_probs: Tensor, lens: Tensor, targets: Sequence[Sequence[int]]) -> Tensor:
+        rows = [list(target) for target in targets]
+        return engine.ctc_loss(log_probs.float(), lens, rows, reduction="none")
+
+    return engine_loss
+
+
+def consistency_loss(log_probs: Tensor, other: Tensor, lens: Tensor) -> Tensor:
+    """Consistency between the frame posteriors of two views of the same utterances.
+
+    Half the sum of both Kullback-Leibler divergences, each towards the other view with its
+    gradient stopped (Yao et al. 2024, CR-CTC: equation 5).
+
+    Args:
+        log_probs: ``(N, T, V)`` float32 of the first view.
+        other: ``(N, T, V)`` float32 of the second view.
+        lens: ``(N,)`` frames of each utterance; later frames do not count.
+
+    Returns:
+        ``(N,)`` float32, summed over frames.
+    """
+    past = torch.arange(log_probs.shape[1], device=log_probs.device) >= lens[:, None]  # (N, T)
+    total = _divergence(other, log_probs) + _divergence(log_probs, other)  # (N, T)
+    return 0.5 * total.masked_fill(past, 0.0).sum(dim=1)
+
+
+def _divergence(target: Tensor, log_probs: Tensor) -> Tensor:
+    """KL(target || model) of every frame ``(N, T)``; no gradient reaches ``target``."""
+    return F.kl_div(log_probs, target.detach(), reduction="none", log_target=True).sum(dim=-1)
+
+
+@dataclass(frozen=True)
+class TrainingLoss:
+    """The loss of one model call, per utterance.
+
+    Args:
+        ctc: CTC loss of each utterance.
+        cr_ctc: weight of the consistency loss; 0 means one view, else the batch holds the first
+            views and then the second views of the same utterances.
+    """
+
+    ctc: CtcLoss
+    cr_ctc: float = 0.0
+
+    @property
+    def views(self) -> int:
+        """Augmented views of each utterance in a batch."""
+        return 2 if self.cr_ctc > 0 else 1
+
+    def __call__(self, log_probs: Tensor, lens: Tensor, targets: Sequence[Sequence[int]]) -> Tensor:
+        """Return ``(N,)`` losses for ``views * N`` rows of ``log_probs`` and N ``targets``."""
+        if self.views == 1:
+            return self.ctc(log_probs, lens, targets)
+        both = self.ctc(log_probs, lens, [*targets, *targets])  # (2N,)
+        first, second = both.chunk(2)
+        ours, theirs = log_probs.chunk(2)
+        consistency = consistency_loss(ours, theirs, lens[: len(targets)])
+        return 0.5 * (first + second) + self.cr_ctc * consistency

@@ -1,0 +1,140 @@
+"""What a run shows of itself: speed, memory, data wait, a bar on a terminal, log lines otherwise."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from tqdm import tqdm
+
+from lmu_asr.training.state import Window
+
+T = TypeVar("T")
+LOW_MEMORY = 0.03
+
+
+class Stopwatch:
+    """Wall time since the last reading, and the share of it spent waiting for data."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._waited = 0.0
+
+    def waiting(self, items: Iterable[T]) -> Iterator[T]:
+        """Iterate over ``items`` and count the time until each arrives."""
+        iterator = iter(items)
+        while True:
+            start = time.monotonic()
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            self._waited += time.monotonic() - start
+            yield item
+
+    def read(self) -> tuple[float, float]:
+        """Seconds since the last reading, and the share of them waited; starts anew."""
+        now = time.monotonic()
+        seconds, waited = max(now - self._start, 1e-9), self._waited
+        self._start, self._waited = now, 0.0
+        return seconds, min(1.0, waited / seconds)
+
+
+def window_metrics(
+    window: Window, seconds: float, waited: float, device: torch.device
+) -> dict[str, float]:
+    """Metrics of one log window; ``seconds`` and ``waited`` are of this process since the last one."""
+    steps = max(window.steps, 1)
+    padded = max(window.padded_frames, 1.0)
+    return {
+        "loss": window.loss / max(window.frames, 1.0),
+        "grad_norm": window.grad_norm / steps,
+        "padding": 1.0 - window.real_frames / padded,
+        "audio_hours_per_hour": window.seconds / seconds,
+        "steps_per_second": steps / seconds,
+        "data_wait": waited,
+        "memory_mib": memory_mib(device),
+    }
+
+
+class Display:
+    """One bar for the whole run on a terminal, log lines elsewhere; silent where not ``shown``."""
+
+    def __init__(self, shown: bool, step: int, total_steps: int) -> None:
+        self.shown = shown
+        self.total = total_steps
+        self._bar: Any = None
+        if shown and sys.stderr.isatty():
+            self._bar = tqdm(
+                initial=step, total=total_steps, desc="train", unit="step", smoothing=0.05
+            )
+
+    def advance(self) -> None:
+        """One more step."""
+        if self._bar is not None:
+            self._bar.update(1)
+
+    def report(self, epoch: int, step: int, metrics: dict[str, float]) -> None:
+        """Show the metrics of a log window."""
+        if not self.shown:
+            return
+        text = metrics_line(metrics)
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+            return
+        left = (self.total - step) / max(metrics["steps_per_second"], 1e-9)
+        logging.info("epoch %d step %d/%d: %s, %s left", epoch, step, self.total, text, clock(left))
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def metrics_line(metrics: dict[str, float]) -> str:
+    """One line of a log window's metrics."""
+    return (
+        f"loss {metrics['loss']:.4f}, lr {metrics['lr']:.2e}, grad norm {metrics['grad_norm']:.2f}, "
+        f"{metrics['audio_hours_per_hour']:.0f} audio-h/h, padding {metrics['padding']:.1%}, "
+        f"data wait {metrics['data_wait']:.1%}, {metrics['memory_mib']:.0f} MiB"
+    )
+
+
+def clock(seconds: float) -> str:
+    """Seconds as ``h:mm:ss`` or ``m:ss``."""
+    whole = max(0, round(seconds))
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def memory_mib(device: torch.device) -> float:
+    """Peak GPU memory of this process's tensors, or its resident memory on a CPU, in MiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * 4096 / 2**20
+    return 0.0
+
+
+def host_memory_left() -> float:
+    """Share of host memory that is left, of the machine or of this control group; 1 if unknown."""
+    shares = [1.0]
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        kib = {name: int(rest.split()[0]) for name, _, rest in (x.partition(":") for x in lines)}
+        shares.append(kib["MemAvailable"] / kib["MemTotal"])
+    group = Path("/sys/fs/cgroup")
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        limit = int((group / "memory.max").read_text())
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        used = int((group / "memory.current").read_text()) - int(stat["inactive_file"])
+        shares.append(1.0 - used / limit)
+    return max(0.0, min(shares))

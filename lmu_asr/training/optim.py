@@ -1,0 +1,173 @@
+"""Optimisation: AdamW with decay on matrices alone, learning-rate schedules, running average, loss scale."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lmu_asr.config import TrainConfig
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019); vectors, biases and scales are not decayed."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    extra = {"fused": True} if _has_fused(parameters) else {}
+    betas = (config.betas[0], config.betas[1])
+    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=1e-8, **extra)  # type: ignore[arg-type]
+
+
+def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
+    """Learning rate of optimiser step ``step`` (from 1) of ``total_steps``.
+
+    Linear warm-up over ``warmup_steps``, then ``cosine`` down to ``min_lr_ratio`` of the peak at
+    the last step, ``constant``, or ``noam``: falling with the inverse square root of the step
+    (Vaswani et al. 2017), the peak at the end of the warm-up.
+    """
+    warmup = min(config.warmup_steps, max(total_steps - 1, 0))
+    if step <= warmup:
+        return config.lr * step / warmup
+    if config.schedule == "constant":
+        return config.lr
+    floor = config.lr * config.min_lr_ratio
+    if config.schedule == "noam":
+        return max(floor, config.lr * math.sqrt(max(warmup, 1) / step))
+    done = min(1.0, (step - warmup) / max(total_steps - warmup, 1))
+    return floor + (config.lr - floor) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of every group, times the group's own ``lr_scale`` where it has one."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Load a saved state; how the update is computed (fused or not) stays this machine's choice."""
+    own = [
+        {k: v for k, v in group.items() if k in ("fused", "foreach", "capturable")}
+        for group in optimizer.param_groups
+    ]
+    optimizer.load_state_dict(saved)
+    for group, choice in zip(optimizer.param_groups, own, strict=True):
+        group.update(choice)
+
+
+@contextlib.contextmanager
+def swapped_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Put other weights into ``model`` for the time of the block."""
+    own = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(dict(weights))
+    try:
+        yield
+    finally:
+        model.load_state_dict(own)
+
+
+class RunningAverage:
+    """Exponential moving average of a model's floating-point weights, in float32.
+
+    The decay rises as (1 + n) / (10 + n) up to ``decay``, so that the first weights are soon forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move towards the model's weights after optimiser step ``step`` (from 1)."""
+        decay = min(self.decay, (1.0 + step) / (10.0 + step))
+        for name, value in model.state_dict().items():
+            average = self.weights[name]
+            if average.is_floating_point():
+                average.lerp_(value.to(average.dtype), 1.0 - decay)
+            else:
+                average.copy_(value)
+
+
+@dataclass
+class LossScale:
+    """Dynamic loss scale for float16: halved when gradients overflow, doubled after calm steps.
+
+    Micikevicius et al. 2018. A scale of 1 that never moves serves float32 and bfloat16.
+    """
+
+    scale: float = 1.0
+    good_steps: int = 0
+    dynamic: bool = False
+    growth_interval: int = 2000
+
+    def update(self, overflow: bool) -> None:
+        """Take note of one step."""
+        if not self.dynamic:
+            return
+        if overflow:
+            self.scale, self.good_steps = max(self.scale / 2.0, 2.0**-14), 0
+            return
+        self.good_steps += 1
+        if self.good_steps >= self.growth_interval:
+            self.scale, self.good_steps = min(self.scale * 2.0, 2.0**24), 0
+
+
+class FlatGradients:
+    """All gradients of a model as views into one vector, with room for sums at its end.
+
+    One collective then averages gradients and carries every count, and norm, clipping and
+    clearing are one operation each.
+
+    Args:
+        parameters: trained parameters, all on one device, float32.
+        extra: float32 values at the end of the vector that belong to the caller.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], extra: int) -> None:
+        self.parameters = [p for p in parameters if p.requires_grad]
+        sizes = [p.numel() for p in self.parameters]
+        device = self.parameters[0].device
+        self.buffer = torch.zeros(sum(sizes) + extra, dtype=torch.float32, device=device)
+        self.gradients = self.buffer[: sum(sizes)]
+        self.extra = self.buffer[sum(sizes) :]
+        self._views = [
+            part.view_as(p)
+            for part, p in zip(self.gradients.split(sizes), self.parameters, strict=True)
+        ]
+        self.zero()
+
+    def zero(self) -> None:
+        """Clear gradients and sums, and tie the gradients to the vector again."""
+        self.buffer.zero_()
+        for parameter, view in zip(self.parameters, self._views, strict=True):
+            parameter.grad = view
+
+    def finish(self, divisor: float, clip_norm: float) -> float:
+        """Divide by ``divisor``, clip to ``clip_norm`` (0: never) and return the norm before clipping."""
+        norm = float(torch.linalg.vector_norm(self.gradients)) / divisor
+        factor = 1.0 / divisor
+        if clip_norm > 0 and norm > clip_norm:
+            factor *= clip_norm / norm
+        if math.isfinite(norm):
+            self.gradients.mul_(factor)
+        return norm
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of trained parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _has_fused(parameters: Sequence[Tensor]) -> bool:
+    """Fused AdamW runs on a GPU from torch 2.0 and on a CPU from 2.4."""
+    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    on_gpu = all(p.is_cuda for p in parameters)
+    return version >= ((2, 0) if on_gpu else (2, 4))

@@ -1,0 +1,86 @@
+"""What a process does before it trains: threads, determinism, precision, the model."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from lmu_asr.config import Config
+from lmu_asr.errors import DataError
+from lmu_asr.files import read_json
+from lmu_asr.models.model import CtcModel, build_model, load_weights
+from lmu_asr.training import checkpoint
+from lmu_asr.training.distributed import World, log_main, set_threads
+from lmu_asr.training.optim import count_parameters
+from lmu_asr.training.state import seed_everything
+
+
+def prepare_process(config: Config, world: World) -> None:
+    """Set threads, determinism and the seed of the initial weights."""
+    set_threads(world)
+    torch.set_flush_denormal(True)  # long memories decay into numbers that slow a CPU many times
+    if config.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        _keep_empty_memory_empty()
+    elif world.device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+    seed_everything(config.seed, "model")
+
+
+def _keep_empty_memory_empty() -> None:
+    """Deterministic mode would fill every new tensor with NaN, which costs time and no run needs."""
+    if hasattr(torch.utils, "deterministic"):
+        cast(Any, torch.utils.deterministic).fill_uninitialized_memory = False
+
+
+def make_model(config: Config, data_dir: Path, vocab_size: int) -> CtcModel:
+    """Build the model of the configuration, with the normalisation of the training split.
+
+    Raises:
+        DataError: ``cmvn.json`` is missing.
+        ModelError, CheckpointError: the options, or the weights of ``train.init_from``, do not fit.
+    """
+    path = data_dir / "cmvn.json"
+    if not path.is_file():
+        raise DataError(f"{path}: missing; run stage 1 (features) first")
+    statistics = read_json(path)
+    cmvn = (torch.tensor(statistics["mean"]), torch.tensor(statistics["std"]))
+    model = build_model(config.model, config.features.num_mel_bins, vocab_size, cmvn)
+    if config.train.init_from:
+        source = config.train.init_from
+        load_weights(model, checkpoint.load_weights(source), source)
+        logging.info("weights start from %s", source)
+    return model
+
+
+def describe(config: Config, model: CtcModel, world: World) -> None:
+    """Log what is going to be trained, and on what."""
+    log_main(
+        world,
+        "%s encoder, %.2f M parameters, %d tokens; %d process(es) on %s, %d threads, %s",
+        config.model.encoder,
+        count_parameters(model) / 1e6,
+        model.vocab_size,
+        world.world_size,
+        world.device.type,
+        torch.get_num_threads(),
+        choose_precision(config.train.precision, world) or torch.float32,
+    )
+
+
+def choose_precision(name: str, world: World) -> torch.dtype | None:
+    """Autocast type of ``train.precision`` on this device, or None for float32."""
+    gpu = world.device.type == "cuda"
+    if name == "auto":
+        return torch.bfloat16 if gpu and torch.cuda.is_bf16_supported() else None
+    if name == "fp16" and not gpu:
+        log_main(world, "train.precision=fp16 needs a GPU: training in float32")
+        return None
+    return {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]

@@ -1,0 +1,74 @@
+"""The tensors of a checkpoint: taken from a run, and put back into one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from lmu_asr.errors import CheckpointError
+from lmu_asr.training.checkpoint import Checkpoint
+from lmu_asr.training.distributed import World, log_main
+from lmu_asr.training.optim import RunningAverage, load_optimizer
+from lmu_asr.training.state import restore_random_states
+
+
+def collect(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: RunningAverage | None,
+    ranks: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    """Tensors of a run: weights, their running average, optimiser, and what each rank has of its own."""
+    tensors = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "ranks": {str(rank): state for rank, state in enumerate(ranks)},
+    }
+    if average is not None:
+        tensors["ema"] = average.weights
+    return tensors
+
+
+def restore(
+    checkpoint: Checkpoint,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: RunningAverage | None,
+) -> None:
+    """Put weights, optimiser state and running average back.
+
+    Raises:
+        CheckpointError: names, shapes or groups are not those of this model.
+    """
+    tensors = checkpoint.tensors
+    try:
+        model.load_state_dict(tensors["model"])
+        load_optimizer(optimizer, tensors["optimizer"])
+        if average is not None:
+            for name, value in average.weights.items():
+                value.copy_(tensors["ema"][name])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{checkpoint.path}: of another model: {error}") from error
+
+
+def restore_rank(checkpoint: Checkpoint, world: World) -> int | None:
+    """Put this rank's random states back; returns its limit of frames in a chunk, if it had one.
+
+    With another number of processes the ranks start afresh: batches stay the same, since a
+    position counts global batches, but random draws such as dropout differ.
+    """
+    before = checkpoint.meta["world_size"]
+    if before != world.world_size:
+        log_main(
+            world,
+            "%d processes in place of %d: global batches stay the same, dropout differs",
+            world.world_size,
+            before,
+        )
+        return None
+    own = checkpoint.tensors["ranks"][str(world.rank)]
+    restore_random_states(own["random"], world.device)
+    return own["frame_limit"] or None

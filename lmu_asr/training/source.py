@@ -1,0 +1,147 @@
+"""The data of a training run: loaders, targets, the exact CTC length filter, augmented views.
+
+Augmentation of an utterance depends on the seed, the epoch, its id and the view alone: the same
+for any number of processes, any batch and any place of resuming.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmu_asr.config import AugmentConfig, Config
+from lmu_asr.data.augment import spec_augment
+from lmu_asr.data.dataset import build_eval_loader, build_train_loader
+from lmu_asr.errors import DataError, LangError
+from lmu_asr.files import fingerprint, sha256_file
+from lmu_asr.lang.lang import Lang, ctc_min_frames
+from lmu_asr.training.distributed import World
+from lmu_asr.training.state import derive_seed
+from lmu_asr.training.step import Batch, TrainBatch
+
+
+class CtcFilter:
+    """Keeps the utterances that CTC can align: frames >= tokens + adjacent repeats.
+
+    Args:
+        lang: tokenizer.
+        output_lens: frames in to frames out of the encoder, ``(N,) -> (N,)``.
+    """
+
+    def __init__(self, lang: Lang, output_lens: Callable[[Tensor], Tensor]) -> None:
+        self.lang = lang
+        self._frames = functools.lru_cache(maxsize=None)(
+            lambda frames: int(output_lens(torch.tensor([frames])))
+        )
+        self.dropped: dict[str, str] = {}
+
+    def __call__(self, cut: Any) -> str | None:
+        """Return why ``cut`` is left out, or None to keep it; what is left out is noted."""
+        reason = self._reason(cut)
+        if reason is not None:
+            self.dropped[cut.id] = reason
+        return reason
+
+    def _reason(self, cut: Any) -> str | None:
+        text = " ".join(s.text or "" for s in cut.supervisions)
+        try:
+            least = ctc_min_frames(self.lang.encode(text))
+        except LangError as error:
+            return str(error)
+        if least == 0:
+            return "empty text"
+        frames = self._frames(cut.num_frames)
+        if frames >= least:
+            return None
+        return f"{frames} frames after subsampling, but its text needs {least}"
+
+
+class LoaderSource:
+    """Training and development batches of prepared data, as one process sees them.
+
+    Args:
+        config: the resolved configuration.
+        data_dir: holds ``<split>_cuts.jsonl.gz`` of the training and development splits.
+        lang: tokenizer.
+        output_lens: frames in to frames out of the encoder, ``(N,) -> (N,)``.
+        world: the processes of the run.
+
+    Raises:
+        DataError: a manifest is missing.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        data_dir: Path,
+        lang: Lang,
+        output_lens: Callable[[Tensor], Tensor],
+        world: World,
+    ) -> None:
+        self.config, self.lang, self.world = config, lang, world
+        self.train_path = data_dir / f"{config.corpus.train}_cuts.jsonl.gz"
+        self.dev_path = data_dir / f"{config.corpus.dev}_cuts.jsonl.gz"
+        for path in (self.train_path, self.dev_path):
+            if not path.is_file():
+                raise DataError(f"{path}: no such manifest; run stage 1 (features) first")
+        self.filter = CtcFilter(lang, output_lens)
+
+    def manifest_fingerprint(self) -> str:
+        """SHA-256 over both manifests."""
+        return fingerprint([sha256_file(self.train_path), sha256_file(self.dev_path)])
+
+    def count_batches(self, epoch: int) -> int:
+        """Number of global batches of the epoch."""
+        return len(self._loader(epoch, 0))
+
+    def train_batches(self, epoch: int, start_batch: int) -> Iterator[TrainBatch]:
+        """Yield this process's share of each global batch of the epoch from ``start_batch`` on."""
+        for batch in self._loader(epoch, start_batch):
+            yield self._prepare(batch, epoch)
+
+    def dev_batches(self) -> Iterable[Batch]:
+        """Batches of the development split, the same in every process."""
+        options = self.config.train
+        return build_eval_loader(self.dev_path, options.max_duration, options.num_workers)
+
+    def _loader(self, epoch: int, start_batch: int) -> Any:
+        return build_train_loader(
+            self.train_path,
+            self.config,
+            self.filter,
+            self.world.rank,
+            self.world.world_size,
+            epoch,
+            start_batch,
+        )
+
+    def _prepare(self, batch: Batch, epoch: int) -> TrainBatch:
+        count = 2 if self.config.train.cr_ctc > 0 else 1
+        seeds = [(self.config.seed, "augment", epoch, view) for view in range(count)]
+        views = [augment(batch, self.config.augment, seed) for seed in seeds]
+        if self.world.device.type == "cuda":
+            views = [view.pin_memory() for view in views]
+        targets = [self.lang.encode(text) for text in batch.texts]
+        return TrainBatch(
+            tuple(views), batch.feature_lens, targets, list(batch.ids), sum(batch.durations)
+        )
+
+
+def augment(batch: Batch, config: AugmentConfig, seed: tuple[Any, ...]) -> Tensor:
+    """Return the features ``(N, T, F)`` masked by SpecAugment, each utterance by its own seed."""
+    if not config.spec_augment:
+        return batch.features
+    features = batch.features.clone()
+    generator = torch.Generator()
+    for index, name in enumerate(batch.ids):
+        length = int(batch.feature_lens[index])
+        generator.manual_seed(derive_seed(*seed, name))
+        row = features[index : index + 1, :length]  # (1, T, F)
+        lens = batch.feature_lens[index : index + 1]
+        features[index : index + 1, :length] = spec_augment(row, lens, config, generator)
+    return features

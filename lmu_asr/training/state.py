@@ -1,0 +1,205 @@
+"""What a run is besides its weights: position, records, random states, and whom a checkpoint belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import random
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import torch
+
+from lmu_asr.config import Config, config_to_dict
+from lmu_asr.errors import CheckpointError
+
+NEUTRAL_KEYS = frozenset(
+    "train." + name
+    for name in (
+        "average",
+        "checkpoint_every",
+        "checkpoint_minutes",
+        "keep_last",
+        "log_every",
+        "num_workers",
+        "patience",
+        "tensorboard",
+    )
+)
+SECTIONS = ("seed", "features", "model", "augment", "train")
+
+
+@dataclass
+class Window:
+    """Sums since the last log line, over all processes."""
+
+    loss: float = 0.0
+    frames: float = 0.0
+    grad_norm: float = 0.0
+    steps: int = 0
+    seconds: float = 0.0
+    real_frames: float = 0.0
+    padded_frames: float = 0.0
+
+
+@dataclass
+class EpochRecord:
+    """One epoch's validation."""
+
+    epoch: int
+    step: int
+    wer: float
+    loss: float
+    seconds: float
+
+    def rank(self) -> tuple[float, float]:
+        """Error rate, then loss: lower is better, undefined is worst."""
+        wer, loss = (math.inf if math.isnan(v) else v for v in (self.wer, self.loss))
+        return wer, loss
+
+
+@dataclass
+class RunState:
+    """Position and records of a run; everything that is not a tensor and must survive a kill.
+
+    ``epoch`` and ``batch`` count finished epochs and the batches taken of the next; ``step`` counts
+    optimiser steps tried, ``updates`` those not skipped.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    updates: int = 0
+    steps_per_epoch: int = 0
+    audio_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    best_wer: float = math.inf
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    bad_validations: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    out_of_memory: int = 0
+    finished: bool = False
+    loss_scale: float = 1.0
+    loss_scale_good_steps: int = 0
+    window: Window = field(default_factory=Window)
+    epochs: list[EpochRecord] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> RunState:
+        """Rebuild from :meth:`to_json`; fields of another version are left at their defaults."""
+        known = {f.name for f in fields(cls)}
+        state = cls(**{k: v for k, v in values.items() if k in known})
+        state.window = Window(**values["window"])
+        state.epochs = [EpochRecord(**record) for record in values["epochs"]]
+        return state
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whom a checkpoint belongs to: data, tokens and the configuration that shapes the weights."""
+
+    manifest: str
+    tokens: str
+    config: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    def check(self, saved: Mapping[str, Any], where: str) -> None:
+        """Refuse a checkpoint of other data, tokens or configuration.
+
+        Raises:
+            CheckpointError: naming what differs and both values.
+        """
+        for name in ("manifest", "tokens"):
+            ours = getattr(self, name)
+            if saved[name] != ours:
+                raise CheckpointError(
+                    f"{where}: belongs to another {name} ({saved[name][:12]}; now {ours[:12]}): "
+                    "use another --exp-dir or remove this run's files to start anew"
+                )
+        changed = [key for key, value in self.config.items() if saved["config"].get(key) != value]
+        if changed:
+            key = changed[0]
+            raise CheckpointError(
+                f"{where}: was made with {key}={saved['config'].get(key)!r}, now "
+                f"{self.config[key]!r}"
+                + (f" (and {len(changed) - 1} other keys)" if len(changed) > 1 else "")
+                + ": set it back, or use another --variant or --exp-dir to start anew"
+            )
+
+
+def shaping_options(config: Config) -> dict[str, Any]:
+    """Options that change the weights of a run, by dotted key."""
+    values = config_to_dict(config)
+    out: dict[str, Any] = {}
+    for section in SECTIONS:
+        node = values[section]
+        items = node.items() if isinstance(node, dict) else [("", node)]
+        out.update({f"{section}.{k}" if k else section: v for k, v in items})
+    return {key: value for key, value in out.items() if key not in NEUTRAL_KEYS}
+
+
+def derive_seed(*parts: Any) -> int:
+    """A 63-bit seed from any JSON values: the same parts, the same seed, on every machine."""
+    digest = hashlib.sha256(json.dumps(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def seed_everything(*parts: Any) -> None:
+    """Seed torch, NumPy and Python from ``parts``."""
+    seed = derive_seed(*parts)
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+def random_states(device: torch.device) -> dict[str, Any]:
+    """All random states of this process: tensors and plain lists."""
+    name, keys, *rest = np.random.get_state()
+    version, internal, gauss = random.getstate()
+    states: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "numpy_keys": torch.from_numpy(np.asarray(keys).astype(np.int64)),
+        "python_keys": torch.tensor(internal, dtype=torch.int64),
+        "rest": json.dumps([name, *rest, version, gauss]),
+    }
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def restore_random_states(states: Mapping[str, Any], device: torch.device) -> None:
+    """Set all random states of this process from :func:`random_states`."""
+    name, position, has_gauss, cached, version, gauss = json.loads(states["rest"])
+    torch.set_rng_state(states["torch"])
+    keys = states["numpy_keys"].numpy().astype(np.uint32)
+    np.random.set_state((name, keys, position, has_gauss, cached))
+    random.setstate((version, tuple(states["python_keys"].tolist()), gauss))
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine that a run was made with (no host name)."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "threads": str(torch.get_num_threads()),
+        "gpu": gpu,
+    }

@@ -1,0 +1,490 @@
+"""The trainer: one loop for every model and launcher, that goes on exactly where it was stopped.
+
+Everything random in a step derives from the seed, the step and the rank (augmentation: from the
+seed, the epoch and the utterance), so a resumed run repeats what an undisturbed one does, bit for
+bit on a CPU. A position is a count of global batches of an epoch, the same for any number of
+processes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from lmu_asr.config import Config
+from lmu_asr.errors import TrainingError
+from lmu_asr.files import fingerprint
+from lmu_asr.lang.lang import Lang
+from lmu_asr.training.checkpoint import Checkpoint, CheckpointStore
+from lmu_asr.training.distributed import World, joined_world, log_main
+from lmu_asr.training.evaluate import DevResult, Tokens, evaluate
+from lmu_asr.training.finish import average_epochs, keep_epoch, write_summary
+from lmu_asr.training.interrupt import RunStoppedError, StopAskedError, StopRequest, resume_command
+from lmu_asr.training.loss import TrainingLoss, get_ctc_loss
+from lmu_asr.training.metrics import MetricsLog
+from lmu_asr.training.monitor import (
+    LOW_MEMORY,
+    Display,
+    Stopwatch,
+    host_memory_left,
+    window_metrics,
+)
+from lmu_asr.training.optim import (
+    LossScale,
+    RunningAverage,
+    build_optimizer,
+    learning_rate,
+    set_learning_rate,
+    swapped_weights,
+)
+from lmu_asr.training.setup import choose_precision, describe, make_model, prepare_process
+from lmu_asr.training.snapshot import collect, restore, restore_rank
+from lmu_asr.training.state import (
+    EpochRecord,
+    Identity,
+    RunState,
+    Window,
+    environment,
+    random_states,
+    seed_everything,
+    shaping_options,
+)
+from lmu_asr.training.step import Batch, GradientStep, StepSums, TrainBatch
+
+MAX_SKIPPED_IN_A_ROW = 50
+
+
+class TrainSource(Protocol):
+    """The data of a run, as one process sees it."""
+
+    def count_batches(self, epoch: int) -> int:
+        """Number of global batches of the epoch."""
+
+    def train_batches(self, epoch: int, start_batch: int) -> Iterable[TrainBatch]:
+        """This process's share of each global batch of the epoch from ``start_batch`` on."""
+
+    def dev_batches(self) -> Iterable[Batch]:
+        """Batches of the development split, the same in every process."""
+
+
+class Trainer:
+    """Trains a model; :meth:`run` is restore, epochs, finish.
+
+    Args:
+        config: the resolved configuration.
+        model: ``(features (N, T, F), lens (N,)) -> (log_probs (N, T', V) float32, lens (N,))``,
+            on the CPU, the same weights in every process.
+        source: training and development batches.
+        lang: tokens and tokenizer.
+        identity: what checkpoints of this run must agree with.
+        exp_dir: where rank 0 writes.
+        world: the processes of the run.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        model: nn.Module,
+        source: TrainSource,
+        lang: Tokens,
+        identity: Identity,
+        exp_dir: Path,
+        world: World,
+    ) -> None:
+        self.config, self.source, self.lang = config, source, lang
+        self.identity, self.exp_dir, self.world = identity, Path(exp_dir), world
+        self.options = config.train
+        self.precision = choose_precision(config.train.precision, world)
+        self.model = model.to(world.device).train()
+        self.loss = TrainingLoss(get_ctc_loss(config), config.train.cr_ctc)
+        self.optimizer = build_optimizer(self.model, config.train)
+        self.gradients = GradientStep(self.model, self.loss, world, self.precision, self._seed_step)
+        fp16 = self.precision is torch.float16
+        self.scale = LossScale(2.0**16, 0, True) if fp16 else LossScale()
+        ema = config.train.ema
+        self.average = RunningAverage(self.model, ema) if ema > 0 else None
+        self.state = RunState()
+        self.store = CheckpointStore(self.exp_dir, config.train.keep_last)
+        self.stop = StopRequest()
+        self.watch = Stopwatch()
+        self._clock = self._saved_at = time.monotonic()
+
+    def run(self) -> None:
+        """Train to the end, or from where the last run stopped to the end.
+
+        Raises:
+            RunStoppedError: SIGTERM or SIGUSR1 came; the state is saved.
+            CheckpointError: the directory holds a run of other data, tokens or configuration.
+            TrainingError: no loss is finite any more, or one utterance does not fit in memory.
+        """
+        rows = self._restore()
+        if self.state.finished:
+            log_main(self.world, "%s: training has finished already", self.exp_dir)
+            if self.world.is_main and not (self.exp_dir / "training.json").is_file():
+                write_summary(self.exp_dir, self.config, self.model, self.state, rows, self.world)
+            return
+        with ExitStack() as stack:
+            stack.enter_context(self.stop.listening())
+            tensorboard = self.options.tensorboard and self.world.is_main
+            self.metrics = MetricsLog(self.exp_dir, rows, tensorboard, self.world.is_main)
+            stack.callback(self.metrics.close)
+            stack.callback(self.store.wait)
+            try:
+                self._train()
+                self._finish()
+            except StopAskedError:
+                self._leave()
+
+    def _train(self) -> None:
+        if not self.state.steps_per_epoch:
+            count = self.source.count_batches(self.state.epoch)
+            self.state.steps_per_epoch = max(1, -(-count // self.options.accumulate))
+        total = self.options.epochs * self.state.steps_per_epoch
+        self.total_steps = min(total, self.options.max_steps or total)
+        self.display = Display(self.world.is_main, self.state.step, self.total_steps)
+        try:
+            while not self._is_done():
+                self._run_epoch()
+                self._end_epoch()
+        finally:
+            self.display.close()
+
+    def _run_epoch(self) -> None:
+        """Take the steps that are left of the current epoch."""
+        batches = self.source.train_batches(self.state.epoch, self.state.batch)
+        waiting = self.watch.waiting(batches)
+        while not self._is_out_of_steps():
+            group = list(itertools.islice(waiting, self.options.accumulate))
+            if not group:
+                break
+            sums = self._step(group)
+            self._after_step(sums)
+
+    def _end_epoch(self) -> None:
+        """Validate, note the epoch, save."""
+        state, last = self.state, self._is_last_epoch()
+        best = False
+        if last or (state.epoch + 1) % self.options.validate_every == 0:
+            best = self._note_validation(self._validate())
+        state.epoch, state.batch = state.epoch + 1, 0
+        self._tick()
+        log_main(self.world, "epoch %d: %.1f s", state.epoch, state.epoch_seconds)
+        state.epoch_seconds = 0.0
+        self.save(best)
+
+    def _step(self, group: list[TrainBatch]) -> StepSums:
+        """One optimiser step."""
+        state = self.state
+        state.step += 1
+        lr = learning_rate(state.step, self.total_steps, self.options)
+        set_learning_rate(self.optimizer, lr)
+        sums = self.gradients.run(group, self.scale.scale, self._is_save_due(), self.stop.asked)
+        if sums.hopeless:
+            raise TrainingError(
+                f"step {state.step}: memory does not hold one utterance at a time: lower "
+                "features.max_duration, or set model.grad_checkpoint=true"
+            )
+        divisor = self.scale.scale * max(sums.frames, 1.0)
+        norm = self.gradients.flat.finish(divisor, self.options.clip_norm)
+        if sums.bad == 0 and math.isfinite(norm) and sums.frames > 0:
+            self.optimizer.step()
+            state.updates += 1
+            state.skipped_in_a_row = 0
+            if self.average:
+                self.average.update(self.model, state.updates)
+            self._account(sums, norm)
+        else:
+            self._skip(sums, norm)
+        self.scale.update(overflow=sums.bad == 0 and not math.isfinite(norm))
+        state.batch += len(group)
+        return sums
+
+    def _skip(self, sums: StepSums, norm: float) -> None:
+        """Leave the weights as they are, and write out whose fault it was."""
+        state = self.state
+        state.skipped += 1
+        state.skipped_in_a_row += 1
+        if self.scale.dynamic and sums.bad == 0 and self.scale.scale > 1.0:
+            return  # an overflow of float16, which the loss scale cures
+        local = self.gradients.bad_utterances()
+        local = local or [(name, math.nan) for name in self.gradients.utterances()]
+        found = sorted(item for part in self.world.gather(local) for item in part)
+        reason = "infinite or undefined loss" if sums.bad else "infinite or undefined gradient"
+        logging.warning(
+            "step %d skipped: %s (gradient norm %s), utterances %s%s",
+            state.step,
+            reason,
+            norm,
+            " ".join(name for name, _ in found[:5]),
+            f" and {len(found) - 5} more" if len(found) > 5 else "",
+        )
+        self.metrics.add(
+            "skipped", state.step, state.epoch + 1, reason=reason, utterances=[n for n, _ in found]
+        )
+        if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            raise TrainingError(
+                f"step {state.step}: {state.skipped_in_a_row} steps in a row without a finite loss "
+                f"and gradient: lower train.lr (now {self.options.lr}); last: {reason}, "
+                f"utterance {found[0][0] if found else '-'}"
+            )
+
+    def _account(self, sums: StepSums, norm: float) -> None:
+        window = self.state.window
+        window.loss += sums.loss
+        window.frames += sums.frames
+        window.grad_norm += norm
+        window.steps += 1
+        window.seconds += sums.seconds
+        window.real_frames += sums.real_frames
+        window.padded_frames += sums.padded_frames
+        self.state.audio_seconds += sums.seconds
+
+    def _after_step(self, sums: StepSums) -> None:
+        state = self.state
+        self.display.advance()
+        if sums.out_of_memory:
+            state.out_of_memory += int(sums.out_of_memory)
+            self.metrics.add("memory", state.step, state.epoch + 1, retries=sums.out_of_memory)
+        if state.step % self.options.log_every == 0:
+            self._log()
+        if sums.stop:
+            raise StopAskedError
+        if sums.save or state.step % self.options.checkpoint_every == 0:
+            self.save()
+        self.store.retry()
+
+    def _log(self) -> None:
+        state = self.state
+        seconds, waited = self.watch.read()
+        metrics = window_metrics(state.window, seconds, waited, self.world.device)
+        metrics["lr"] = self.optimizer.param_groups[0]["lr"]
+        self.metrics.add("train", state.step, state.epoch + 1, **metrics)
+        self.display.report(state.epoch + 1, state.step, metrics)
+        state.window = Window()
+
+    def _validate(self) -> DevResult:
+        """Loss and error rate of the development split with the weights that decoding would take."""
+        with ExitStack() as stack:
+            if self.average:
+                stack.enter_context(swapped_weights(self.model, self.average.weights))
+            result = self._evaluate()
+        self.watch.read()
+        return result
+
+    def _evaluate(self) -> DevResult:
+        return evaluate(
+            self.model,
+            self.source.dev_batches(),
+            self.lang,
+            self.loss.ctc,
+            self.world,
+            self.precision,
+            self._heartbeat,
+        )
+
+    def _heartbeat(self) -> None:
+        if self.world.any(self.stop.asked):
+            raise StopAskedError
+
+    def _note_validation(self, result: DevResult) -> bool:
+        """Record a validation; returns whether it is the best so far."""
+        state = self.state
+        self._tick()
+        record = EpochRecord(state.epoch, state.step, result.wer, result.loss, state.epoch_seconds)
+        state.epochs.append(record)
+        best = record.rank() < (state.best_wer, state.best_loss)
+        if best:
+            state.best_wer, state.best_loss = record.rank()
+            state.best_epoch = state.epoch
+        state.bad_validations = 0 if best else state.bad_validations + 1
+        self.metrics.add("dev", state.step, state.epoch + 1, loss=result.loss, wer=result.wer)
+        log_main(
+            self.world,
+            "epoch %d: dev loss %.4f, greedy %s error rate %.2f %%%s",
+            state.epoch + 1,
+            result.loss,
+            "phone" if self.lang.unit == "phone" else "word",
+            100 * result.wer,
+            " (best)" if best else "",
+        )
+        if self.world.is_main and self.options.average > 1:
+            weights = self.average.weights if self.average else self.model.state_dict()
+            keep_epoch(self.store, weights, state.epochs, self.options.average)
+        return best
+
+    def save(self, best: bool = False) -> None:
+        """Save everything, in step in all processes; rank 0 writes in the background."""
+        self._tick()
+        self.state.loss_scale = self.scale.scale
+        self.state.loss_scale_good_steps = self.scale.good_steps
+        limit = self.gradients.frame_limit or 0
+        ranks = self.world.gather(
+            {"random": random_states(self.world.device), "frame_limit": limit}
+        )
+        self._saved_at = time.monotonic()
+        if not self.world.is_main:
+            return
+        tensors = collect(self.model, self.optimizer, self.average, ranks)
+        self.store.save(self.state.step, tensors, self._meta(), best)
+
+    def _meta(self) -> dict[str, Any]:
+        return {
+            "state": self.state.to_json(),
+            "identity": self.identity.to_json(),
+            "world_size": self.world.world_size,
+            "metrics": self.metrics.rows,
+            "environment": environment(),
+        }
+
+    def _restore(self) -> list[dict[str, Any]]:
+        """Set everything from the newest whole checkpoint; returns the metrics history."""
+        found = None
+        if self.world.is_main:
+            self.store.clean()
+            found = self.store.latest_good()
+        checkpoint: Checkpoint | None = self.world.broadcast(found)
+        if checkpoint is None:
+            return []
+        meta = checkpoint.meta
+        self.identity.check(meta["identity"], str(checkpoint.path))
+        self.state = RunState.from_json(meta["state"])
+        restore(checkpoint, self.model, self.optimizer, self.average)
+        self.scale.scale = self.state.loss_scale
+        self.scale.good_steps = self.state.loss_scale_good_steps
+        self.gradients.frame_limit = restore_rank(checkpoint, self.world)
+        if self.world.is_main:
+            self.store.discard_after(self.state.step)
+            best = bool(self.state.epochs) and self._is_best_step()
+            self.store.relink(self.state.step, best)
+        if not self.state.finished:
+            log_main(
+                self.world,
+                "going on from %s: epoch %d, batch %d, step %d",
+                checkpoint.path,
+                self.state.epoch,
+                self.state.batch,
+                self.state.step,
+            )
+        return list(meta["metrics"])
+
+    def _finish(self) -> None:
+        """Average the best epochs, write the summary, mark the run as finished."""
+        self.store.wait()
+        weights = self.world.broadcast(
+            average_epochs(self.store, self.state.epochs, self.options.average)
+            if self.world.is_main
+            else None
+        )
+        with swapped_weights(self.model, weights):
+            result = self._evaluate()
+        state = self.state
+        self.metrics.add("final", state.step, state.epoch, loss=result.loss, wer=result.wer)
+        log_main(self.world, "averaged: dev error rate %.2f %%", 100 * result.wer)
+        state.finished = True
+        self.save()
+        if self.world.is_main:
+            if not self.store.wait():
+                raise TrainingError(f"{self.exp_dir}: the last checkpoint could not be written")
+            write_summary(
+                self.exp_dir, self.config, self.model, state, self.metrics.rows, self.world
+            )
+        self.world.barrier()
+
+    def _leave(self) -> None:
+        self.save()
+        if not self.store.wait():
+            raise TrainingError(f"{self.exp_dir}: asked to stop, but the state could not be saved")
+        raise RunStoppedError(
+            f"saved at epoch {self.state.epoch}, batch {self.state.batch}, step {self.state.step}"
+        )
+
+    def _seed_step(self) -> None:
+        seed_everything(self.config.seed, "step", self.state.step, self.world.rank)
+
+    def _tick(self) -> None:
+        """Bring the wall time up to now."""
+        now = time.monotonic()
+        self.state.wall_seconds += now - self._clock
+        self.state.epoch_seconds += now - self._clock
+        self._clock = now
+
+    def _is_save_due(self) -> bool:
+        if not self.world.is_main:
+            return False
+        since = time.monotonic() - self._saved_at
+        if since > 30.0 and host_memory_left() < LOW_MEMORY:
+            logging.warning("host memory is nearly used up: saving now; lower train.num_workers")
+            return True
+        return since > 60.0 * self.options.checkpoint_minutes
+
+    def _is_best_step(self) -> bool:
+        last = self.state.epochs[-1]
+        return last.epoch == self.state.best_epoch and last.step == self.state.step
+
+    def _is_out_of_steps(self) -> bool:
+        return 0 < self.options.max_steps <= self.state.step
+
+    def _is_last_epoch(self) -> bool:
+        return self.state.epoch + 1 >= self.options.epochs or self._is_out_of_steps()
+
+    def _is_done(self) -> bool:
+        """Whether the current epoch is past the last one, or patience has run out."""
+        state = self.state
+        if state.epoch >= self.options.epochs:
+            return True
+        if state.batch == 0 and self._is_out_of_steps():
+            return True
+        if 0 < self.options.patience <= state.bad_validations:
+            log_main(
+                self.world,
+                "stopping early: %d validations without a lower error rate",
+                state.bad_validations,
+            )
+            return True
+        return False
+
+
+def run_training(config: Config, exp_dir: Path, data_dir: Path, lang_dir: Path) -> None:
+    """Train, or go on with training, in every process of whatever launcher started this one.
+
+    SIGTERM and SIGUSR1 save the state, print how to go on and leave with exit status 0, by
+    SystemExit. A finished run returns at once.
+
+    Args:
+        config: the resolved configuration.
+        exp_dir: ``checkpoint-<step>.pt best.pt last.pt averaged.pt metrics.jsonl train.png
+            training.json tensorboard/`` go here, written by rank 0.
+        data_dir: prepared data: ``<split>_cuts.jsonl.gz`` of both splits, and ``cmvn.json``.
+        lang_dir: lang directory.
+
+    Raises:
+        DataError, LangError, ModelError: an input is missing or does not fit.
+        CheckpointError: ``exp_dir`` holds a run of other data, tokens or configuration.
+        TrainingError: training cannot go on.
+    """
+    from lmu_asr.training.source import LoaderSource
+
+    with joined_world() as world:
+        prepare_process(config, world)
+        lang = Lang.load(lang_dir)
+        model = make_model(config, data_dir, lang.vocab_size)
+        source = LoaderSource(config, data_dir, lang, model.output_lens, world)
+        tokens = fingerprint([lang.unit, lang.tokens])
+        identity = Identity(source.manifest_fingerprint(), tokens, shaping_options(config))
+        describe(config, model, world)
+        trainer = Trainer(config, model, source, lang, identity, exp_dir, world)
+        try:
+            trainer.run()
+        except RunStoppedError as stopped:
+            log_main(world, "%s. To go on:\n  %s", stopped, resume_command())
+            sys.exit(0)

@@ -1,0 +1,173 @@
+"""A tiny task that trains in seconds: a small model, synthetic utterances, and a process to kill.
+
+``python -m tests.training.toy EXP_DIR [key=value ...]`` trains it, alone or under torchrun. Keys
+besides those of the configuration: ``toy.pause`` (seconds slept in a step).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lmu_asr.config import Config, load_config
+from lmu_asr.errors import LmuAsrError
+from lmu_asr.progress import setup_logging
+from lmu_asr.training.distributed import World, joined_world
+from lmu_asr.training.interrupt import RunStoppedError
+from lmu_asr.training.state import Identity, derive_seed, seed_everything, shaping_options
+from lmu_asr.training.step import TrainBatch
+from lmu_asr.training.trainer import Trainer
+
+F, V = 6, 5
+OPTIONS = [
+    "train.epochs=3",
+    "train.lr=0.01",
+    "train.warmup_steps=4",
+    "train.log_every=1",
+    "train.checkpoint_every=3",
+    "train.tensorboard=false",
+    "model.dropout=0.1",
+]
+
+
+@dataclass
+class ToyBatch:
+    """What a loader yields."""
+
+    features: Tensor
+    feature_lens: Tensor
+    texts: list[str]
+    ids: list[str]
+    durations: list[float]
+
+
+class ToyLang:
+    """Letters a to d are tokens 1 to 4."""
+
+    unit = "char"
+    vocab_size = V
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids."""
+        return ["abcd".index(symbol) + 1 for symbol in text.replace(" ", "")]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Letters with spaces between, so that the word error rate counts letters."""
+        return " ".join("abcd"[index - 1] for index in ids)
+
+
+class ToyModel(nn.Module):
+    """Two layers with dropout and a mean over past frames; padding changes no valid frame."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.first = nn.Linear(F, 12)
+        self.norm = nn.LayerNorm(12)
+        self.dropout = nn.Dropout(dropout)
+        self.second = nn.Linear(12, V)
+
+    def forward(self, x: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (N, T, F) to log-probabilities (N, T, V)."""
+        hidden = self.dropout(torch.tanh(self.first(x)))
+        count = torch.arange(1, x.shape[1] + 1)[:, None]
+        hidden = self.norm(hidden + hidden.cumsum(dim=1) / count)
+        return torch.log_softmax(self.second(hidden).float(), dim=-1), lens
+
+
+class ToySource:
+    """Global batches made from the seed, the epoch and their index, split over ranks."""
+
+    def __init__(self, world: World, batches: int = 5, rows: int = 6, pause: float = 0.0) -> None:
+        self.world, self.batches, self.rows, self.pause = world, batches, rows, pause
+
+    def count_batches(self, epoch: int) -> int:
+        """Global batches of an epoch."""
+        return self.batches
+
+    def train_batches(self, epoch: int, start_batch: int) -> Iterator[TrainBatch]:
+        """This rank's share of each batch."""
+        for index in range(start_batch, self.batches):
+            time.sleep(self.pause)
+            batch = make_batch(self.rows, "train", epoch, index)
+            own = slice(self.world.rank, None, self.world.world_size)
+            targets = [ToyLang().encode(text) for text in batch.texts]
+            yield TrainBatch(
+                (batch.features[own],),
+                batch.feature_lens[own],
+                targets[own],
+                batch.ids[own],
+                sum(batch.durations[own]),
+            )
+
+    def dev_batches(self) -> Iterator[ToyBatch]:
+        """Three batches of their own."""
+        for index in range(3):
+            time.sleep(self.pause)
+            yield make_batch(4, "dev", 0, index)
+
+
+def make_batch(rows: int, *seed: Any) -> ToyBatch:
+    """Utterances whose frames show their letters, in noise."""
+    generator = torch.Generator().manual_seed(derive_seed(*seed))
+    texts, lens = [], []
+    features = torch.randn(rows, 20, F, generator=generator) * 0.3
+    for row in range(rows):
+        letters = torch.randint(0, 4, (3,), generator=generator).tolist()
+        texts.append("".join("abcd"[letter] for letter in letters))
+        lens.append(int(torch.randint(12, 21, (1,), generator=generator)))
+        for place, letter in enumerate(letters):
+            features[row, 4 * place : 4 * place + 2, letter] += 2.0
+    ids = ["-".join(map(str, seed)) + f"-{row}" for row in range(rows)]
+    return ToyBatch(features, torch.tensor(lens), texts, ids, [n / 100 for n in lens])
+
+
+def make_trainer(
+    exp_dir: Path,
+    world: World,
+    config: Config,
+    source: ToySource | None = None,
+    model: nn.Module | None = None,
+    manifest: str = "toy",
+) -> Trainer:
+    """A trainer of the toy task."""
+    seed_everything(config.seed, "model")
+    model = model or ToyModel(config.model.dropout)
+    identity = Identity(manifest, "abcd", shaping_options(config))
+    source = source or ToySource(world)
+    return Trainer(config, model, source, ToyLang(), identity, exp_dir, world)
+
+
+def toy_config(*options: str) -> Config:
+    """Configuration of the toy task."""
+    return load_config(None, [*OPTIONS, *options])
+
+
+def main(argv: list[str]) -> int:
+    """Train as one process of a run."""
+    setup_logging()
+    exp_dir, *options = argv
+    config = toy_config(*[option for option in options if not option.startswith("toy.")])
+    pause = [float(o.split("=")[1]) for o in options if o.startswith("toy.pause")]
+    torch.set_num_threads(1)
+    with joined_world(prefer_gpu=False) as world:
+        source = ToySource(world, pause=pause[0] if pause else 0.0)
+        try:
+            make_trainer(Path(exp_dir), world, config, source).run()
+        except RunStoppedError as stopped:
+            print(f"stopped: {stopped}", flush=True)
+        except LmuAsrError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1:])
+    sys.exit(status)
