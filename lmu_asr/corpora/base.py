@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -13,10 +14,17 @@ from lmu_asr.config import CorpusConfig
 
 @dataclass(frozen=True)
 class Manifests:
-    """Recordings and supervisions of one split, in a fixed order."""
+    """Recordings and supervisions of one split, in a fixed order.
+
+    Attributes:
+        recordings: audio that could be opened.
+        supervisions: utterances, also those whose audio could not.
+        problems: reason by recording id, or by supervision id, of what could not be read.
+    """
 
     recordings: RecordingSet
     supervisions: SupervisionSet
+    problems: Mapping[str, str] = field(default_factory=dict)
 
 
 class Corpus(Protocol):

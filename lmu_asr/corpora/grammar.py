@@ -9,16 +9,49 @@ import numpy as np
 
 Rng = np.random.Generator
 
-DIGITS = "zero one two three four five six seven eight nine".split()
-TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
-TENS = "twenty thirty forty fifty".split()
-ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth".split()
-MONTHS = (
-    "january february march april may june july august september october november december"
-).split()
-DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
-ROOMS = "kitchen bedroom garden office".split()
-NAMES = "anna peter maria sarah".split()
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+TEENS = [
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+TENS = ["twenty", "thirty", "forty", "fifty"]
+ORDINALS = [
+    "first",
+    "second",
+    "third",
+    "fourth",
+    "fifth",
+    "sixth",
+    "seventh",
+    "eighth",
+    "ninth",
+    "tenth",
+]
+MONTHS = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+]
+DAYS = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+ROOMS = ["kitchen", "bedroom", "garden", "office"]
+NAMES = ["anna", "peter", "maria", "sarah"]
 TEMPLATES = (
     "turn {onoff} the {room} {device}",
     "turn the {room} {device} {onoff} {when}",
@@ -44,7 +77,7 @@ TEMPLATES = (
     "{number} and {number} and {number}",
     "from {date} to {date}",
 )
-WHEN = "now|today|tomorrow|tonight|in {number} {unit}".split("|")
+WHEN = ["now", "today", "tomorrow", "tonight", "in {number} {unit}"]
 
 
 def sentence(rng: Rng) -> str:
@@ -88,7 +121,7 @@ def _number(rng: Rng) -> str:
 
 def _date(rng: Rng) -> str:
     day = int(rng.integers(31))
-    ordinal = (ORDINALS + ["twentieth", "thirtieth", "twelfth"])[day % 13]
+    ordinal = [*ORDINALS, "twentieth", "thirtieth", "twelfth"][day % 13]
     if day > 12:
         ordinal = f"twenty {ORDINALS[day % 9]}"
     month = _pick(MONTHS, rng)

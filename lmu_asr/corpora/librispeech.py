@@ -72,39 +72,38 @@ def read_splits(config: CorpusConfig, source: Path) -> dict[str, Manifests]:
 
 
 def read_layout(split: Path) -> Manifests:
-    """Read one split directory, every ``*.trans.txt`` under it and the audio beside each.
+    """Read one split directory: every ``*.trans.txt`` under it and the audio beside each.
 
-    Audio that a transcript names and that is missing or unreadable stays in the supervisions,
-    without a recording, for validation to list.
+    An utterance whose audio is missing or unreadable keeps its supervision, and the reason is
+    in ``problems``, for validation to list.
 
     Raises:
         DataError: no transcripts, or a transcript that is not UTF-8.
     """
     recordings: list[Recording] = []
     supervisions: list[SupervisionSegment] = []
+    problems: dict[str, str] = {}
     transcripts = sorted(split.rglob("*.trans.txt"))
     if not transcripts:
         raise DataError(f"{split}: no *.trans.txt in it or below")
     for transcript in progress(transcripts, f"reading {split.name}", unit="file"):
-        audio = {p.stem: p for p in transcript.parent.iterdir() if p.suffix in AUDIO_SUFFIXES}
         speaker = transcript.relative_to(split).parts[0]
+        audio = {p.stem: p for p in transcript.parent.iterdir() if p.suffix in AUDIO_SUFFIXES}
         for utterance, text in _read_transcript(transcript):
-            recording = recording_from_file(audio.get(utterance), utterance)
-            duration = recording.duration if recording else 0.0
-            if recording:
-                recordings.append(recording)
+            path = audio.get(utterance, transcript.parent / f"{utterance}.*")
+            duration = 0.0
+            try:
+                recordings.append(recording_from_file(path, utterance))
+                duration = recordings[-1].duration
+            except DataError as error:
+                problems[utterance] = str(error)
             supervisions.append(
-                SupervisionSegment(
-                    id=utterance,
-                    recording_id=utterance,
-                    start=0.0,
-                    duration=duration,
-                    text=text,
-                    speaker=speaker,
-                )
+                SupervisionSegment(utterance, utterance, 0.0, duration, text=text, speaker=speaker)
             )
     return Manifests(
-        RecordingSet.from_recordings(recordings), SupervisionSet.from_segments(supervisions)
+        RecordingSet.from_recordings(recordings),
+        SupervisionSet.from_segments(supervisions),
+        problems,
     )
 
 

@@ -29,16 +29,18 @@ from lmu_asr.files import atomic_write_text, read_json, sha256_file, write_json
 from lmu_asr.progress import progress
 
 ACCENTS = (
-    "en-us en en-gb-x-rp en-gb-scotland en-us-nyc en-029 en-gb-x-gbclan en-gb-x-gbcwmd"
-).split()
+    *("en-us", "en", "en-gb-x-rp", "en-gb-scotland"),
+    *("en-us-nyc", "en-029", "en-gb-x-gbclan", "en-gb-x-gbcwmd"),
+)
 VARIANTS = {
     "train": (
-        "m1 f1 m2 f3 m3 f4 m5 linda m7 aunty m8 Annie klatt Andrea Andy steph adam f2 boris "
-        "grandma Mike edward Alex benjamin klatt3 ian victor max john Lee Denis edward2 grandpa "
-        "announcer david"
-    ).split(),
-    "dev": "m4 belinda rob klatt4 shelby robert".split(),
-    "test": "m6 f5 Michael Alicia klatt2 michel".split(),
+        *("m1", "f1", "m2", "f3", "m3", "f4", "m5", "linda", "m7", "aunty", "m8", "Annie"),
+        *("klatt", "Andrea", "Andy", "steph", "adam", "f2", "boris", "grandma", "Mike", "edward"),
+        *("Alex", "benjamin", "klatt3", "ian", "victor", "max", "john", "Lee", "Denis"),
+        *("edward2", "grandpa", "announcer", "david"),
+    ),
+    "dev": ("m4", "belinda", "rob", "klatt4", "shelby", "robert"),
+    "test": ("m6", "f5", "Michael", "Alicia", "klatt2", "michel"),
 }
 SHARES = {"dev": 0.075, "test": 0.1}
 PAUSE_SECONDS, CHARACTERS_A_WORD = 0.44, 6.9  # measured on this grammar
@@ -64,7 +66,7 @@ class Mini:
         """Make the corpus in ``target``; whole files of an earlier run are kept."""
         plan = {"corpus": "mini", "speakers": config.speakers, "minutes": config.minutes}
         _discard_other_plan(target, {**plan, "seed": seed, "version": 1})
-        jobs = []
+        jobs: list[Job] = []
         for index, speaker in enumerate(speakers(config.speakers, seed)):
             jobs += _jobs(speaker, index, config, target, seed)
         _discard_changed(target)
