@@ -14,6 +14,7 @@ import torch
 from lmu_asr.config import Config, config_to_dict
 from lmu_asr.data.dataset import build_eval_loader
 from lmu_asr.decoding.decoder import GRAPH_OF_METHOD, Decoder, SplitDecode, decode_split
+from lmu_asr.decoding.ngram import NgramScorer
 from lmu_asr.decoding.posteriors import Posteriors, compute_posteriors
 from lmu_asr.decoding.trained import Trained, load_trained, training_seconds
 from lmu_asr.decoding.tune import Scales, Tuned, save_scales, scale_grid, tune_scales
@@ -268,7 +269,19 @@ def make_decoder(config: Config, lang: Lang, graph_dir: Path) -> Decoder:
     kinds = sorted({GRAPH_OF_METHOD[m] for m in decode.methods if m in GRAPH_OF_METHOD})
     graphs = {kind: Graph.load(graph_dir / f"{kind}.fst", lang) for kind in kinds}
     options = SearchOptions.from_config(decode)
-    return Decoder(lang, graphs, get_engine(config.graph.fsa), options)
+    engine = get_engine(config.graph.fsa)
+    return Decoder(lang, graphs, engine, options, _fusion_model(decode.methods, lang, graph_dir))
+
+
+def _fusion_model(methods: Sequence[str], lang: Lang, graph_dir: Path) -> NgramScorer | None:
+    """Load the n-gram that prefix beam search fuses; phones spell no words to apply it to."""
+    path = graph_dir / "G.arpa"
+    if "prefix_beam" not in methods or lang.unit == "phone":
+        return None
+    if not path.is_file():
+        logging.info("prefix_beam: %s does not exist: no language model is fused", path)
+        return None
+    return NgramScorer.load(path)
 
 
 def _check_splits(config: Config) -> None:

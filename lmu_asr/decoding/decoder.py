@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from lmu_asr.decoding.ngram import NgramScorer
 from lmu_asr.decoding.posteriors import EvalBatch, Posteriors, compute_posteriors
 from lmu_asr.decoding.search import decode_batch
 from lmu_asr.decoding.tune import Scales
@@ -47,13 +48,16 @@ class SplitDecode:
 
 @dataclass(frozen=True)
 class Decoder:
-    """What every search needs beside log-probabilities: lang, graphs by kind, engine, options."""
+    """What every search needs beside log-probabilities.
+
+    ``graphs`` by kind; ``lm``: word n-gram that prefix beam search fuses, None for none.
+    """
 
     lang: Lang
     graphs: Mapping[str, Graph]
     engine: Engine
     options: SearchOptions
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    lm: NgramScorer | None = None
 
     def search(self, posteriors: Posteriors, method: str, scales: Scales) -> SplitDecode:
         """Search every utterance of a split with one method at given scales."""
@@ -71,7 +75,8 @@ class Decoder:
                 graph,
                 self.engine,
                 options,
-                **self.extra,
+                ids=batch.ids,
+                lm=self.lm,
             )
             seconds += time.perf_counter() - start
             found.update(zip(batch.ids, hypotheses, strict=True))

@@ -6,14 +6,13 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lmu_asr.config import Config, FeaturesConfig
 from lmu_asr.errors import CheckpointError
-from lmu_asr.files import read_json, sha256_file
+from lmu_asr.files import fingerprint, read_json, sha256_file
 from lmu_asr.lang.lang import Lang
 from lmu_asr.models.model import CtcModel, build_model, load_model, load_weights
-from lmu_asr.training.checkpoint import load_checkpoint
+from lmu_asr.training.checkpoint import Checkpoint, load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -80,11 +79,21 @@ def load_trained(config: Config, exp_dir: Path, lang: Lang) -> Trained:
 
 def _from_checkpoint(config: Config, path: Path, lang: Lang) -> CtcModel:
     checkpoint = load_checkpoint(path)
-    weights: dict[str, Any] = checkpoint.weights
-    input_dim = config.features.num_mel_bins
-    model = build_model(config.model, input_dim, lang.vocab_size)
-    load_weights(model, weights, str(path))
+    _check_tokens(checkpoint, lang)
+    model = build_model(config.model, config.features.num_mel_bins, lang.vocab_size)
+    load_weights(model, checkpoint.weights, str(path))
     return model
+
+
+def _check_tokens(checkpoint: Checkpoint, lang: Lang) -> None:
+    """Refuse a checkpoint that says it was trained on other tokens, even as many of them."""
+    saved = checkpoint.meta.get("identity", {}).get("tokens")
+    tokens = fingerprint([lang.unit, lang.tokens])
+    if saved is not None and saved != tokens:
+        raise CheckpointError(
+            f"{checkpoint.path}: trained on other tokens ({saved[:12]}) than {lang.dir} has "
+            f"({tokens[:12]}): decode with the lang directory that it was trained with"
+        )
 
 
 def training_seconds(exp_dir: Path) -> float:

@@ -110,8 +110,13 @@ def tune_scales(
         trials.append(Trial(scales, rate))
         if len(grid) > 1:
             logging.info("%s on %s: %s: %.2f %%", method, split, _describe(method, scales), rate)
-    best = min(trials, key=lambda t: (t.rate, *asdict(t.scales).values()))
+    best = min(trials, key=_order)
     return Tuned(method, split, best.scales, best.rate, tuple(trials))
+
+
+def _order(trial: Trial) -> tuple[float, ...]:
+    scales = trial.scales
+    return trial.rate, scales.acoustic_scale, scales.lm_scale, abs(scales.blank_penalty)
 
 
 def _describe(method: str, scales: Scales) -> str:
