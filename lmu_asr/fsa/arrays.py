@@ -141,13 +141,13 @@ class LatticeArrays:
         src: (E,) int32 source states, ascending.
         arcs: (E,) structured array of ``ilabel olabel graph acoustic dst``.
         final: (S, 2) float32 final costs, infinity where a state is not final.
-        start: start state.
+
+    State 0 is the start.
     """
 
     src: np.ndarray
     arcs: np.ndarray
     final: np.ndarray
-    start: int
 
 
 def from_lattice(lattice: Any) -> LatticeArrays:
@@ -168,9 +168,22 @@ def from_lattice(lattice: Any) -> LatticeArrays:
         end = offset + 16 + count * LATTICE_ARC.itemsize
         pieces.append(data[offset + 16 : end])
         offset = end
-    arcs = np.frombuffer(b"".join(pieces), LATTICE_ARC)
+    arcs = np.frombuffer(b"".join(pieces), LATTICE_ARC).copy()
     src = np.repeat(np.arange(num_states, dtype=np.int32), counts)
-    return LatticeArrays(src, arcs, final, start)
+    return _starting_at_zero(src, arcs, final, max(start, 0))
+
+
+def _starting_at_zero(
+    src: np.ndarray, arcs: np.ndarray, final: np.ndarray, start: int
+) -> LatticeArrays:
+    """Exchange the numbers of the start state and of state 0."""
+    swap = np.arange(len(final), dtype=np.int32)
+    if len(swap):
+        swap[[0, start]] = swap[[start, 0]]
+    src = swap[src]
+    arcs["dst"] = swap[arcs["dst"]]
+    order = np.argsort(src, kind="stable")
+    return LatticeArrays(src[order], arcs[order], final[swap])
 
 
 def _string(text: bytes) -> bytes:

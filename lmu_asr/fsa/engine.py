@@ -9,16 +9,17 @@ import importlib.util
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lmu_asr.config import DecodeConfig
-from lmu_asr.errors import ConfigError, DataError
+from lmu_asr.errors import ConfigError, DataError, GraphError
 from lmu_asr.fsa.graphs import Graph
 from lmu_asr.fsa.lattice import Lattice
+from lmu_asr.lang.lang import Lang, ctc_min_frames
 
 RETRY_WIDER = 2.0
 
@@ -196,11 +197,18 @@ def _k2_engine(required: bool) -> Engine | None:
 
 def feasible(lens: Tensor, targets: Sequence[Sequence[int]]) -> Tensor:
     """Return (N,) bool: whether CTC has a path, frames >= tokens + adjacent repeats."""
-    needed = [
-        len(target) + sum(a == b for a, b in zip(target, target[1:], strict=False))
-        for target in targets
-    ]
+    needed = [ctc_min_frames(target) for target in targets]
     return lens.cpu() >= torch.tensor(needed, dtype=torch.int64)
+
+
+def check_vocabulary(log_probs: Tensor, graph: Graph) -> None:
+    """Raise GraphError where the posteriors have another number of tokens than the graph's Lang."""
+    wanted = graph.lang.vocab_size
+    if log_probs.shape[2] != wanted:
+        raise GraphError(
+            f"posteriors over {log_probs.shape[2]} tokens, graph {graph.kind} over {wanted}:"
+            " model and graph come from different lang directories"
+        )
 
 
 def search_inputs(
@@ -235,7 +243,7 @@ def collapse(alignment: Sequence[int]) -> tuple[list[int], list[float]]:
     return path[starts].tolist(), starts.astype(float).tolist()
 
 
-def greedy_hypothesis(scores: np.ndarray, lang: Any, fallback: bool = False) -> Hypothesis:
+def greedy_hypothesis(scores: np.ndarray, lang: Lang, fallback: bool = False) -> Hypothesis:
     """Best token of each frame, collapsed. ``scores`` is (T, V)."""
     alignment = scores.argmax(axis=1)
     tokens, times = collapse(alignment) if len(alignment) else ([], [])

@@ -15,7 +15,7 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,8 @@ class Graph:
             return self
         if lm_scale not in self._scaled:
             self._scaled.clear()
-            values = {**self.__dict__, "arrays": self.arrays.scaled(lm_scale), "_scaled": {}}
-            self._scaled[lm_scale] = Graph(**{k: values[k] for k in Graph.__dataclass_fields__})
+            arrays = self.arrays.scaled(lm_scale)
+            self._scaled[lm_scale] = replace(self, arrays=arrays, _scaled={})
         return self._scaled[lm_scale]
 
     def save(self, path: Path) -> None:
@@ -206,12 +206,18 @@ def compose_graph(
 
 def _compose_grammar(lexicon: Any, grammar: Any, num_words: int) -> Any:
     if grammar is None:
-        return lexicon.copy()
+        return _without_backoff(from_fst(lexicon), num_words).to_vector()
     _check_words(lexicon, grammar, num_words)
     lexicon = lexicon.copy()
     kaldifst.arcsort(lexicon, "olabel")
     kaldifst.arcsort(grammar, "ilabel")
     return kaldifst.StdVectorFst(kaldifst.compose(lexicon, grammar))
+
+
+def _without_backoff(lexicon: FstArrays, num_words: int) -> FstArrays:
+    """Drop the loop that passes the back-off symbol of G: without G it would be an empty cycle."""
+    keep = lexicon.arcs["olabel"] < num_words
+    return replace(lexicon, src=lexicon.src[keep], arcs=lexicon.arcs[keep])
 
 
 def _compose_topology(topology: FstArrays, tokens_to_words: Any) -> FstArrays:

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lmu_asr.errors import GraphError
 from lmu_asr.fsa.arrays import LatticeArrays, from_lattice
 from lmu_asr.fsa.engine import (
     Hypothesis,
     SearchOptions,
+    check_vocabulary,
     feasible,
     greedy_hypothesis,
     search_inputs,
@@ -92,16 +92,6 @@ class OpenFstEngine:
         scaled = graph.scaled(options.lm_scale)
         inputs = search_inputs(log_probs, lens, options, ids)
         return [search_lattice(scaled, scores, options) for scores in inputs]
-
-
-def check_vocabulary(log_probs: Tensor, graph: Graph) -> None:
-    """Raise GraphError where the posteriors have another number of tokens than the graph's Lang."""
-    wanted = graph.lang.vocab_size
-    if log_probs.shape[2] != wanted:
-        raise GraphError(
-            f"posteriors over {log_probs.shape[2]} tokens, graph {graph.kind} over {wanted}:"
-            " model and graph come from different lang directories"
-        )
 
 
 def best_path(graph: Graph, scores: np.ndarray, options: SearchOptions) -> Lattice | None:

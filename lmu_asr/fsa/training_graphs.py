@@ -1,0 +1,104 @@
+"""Graphs of transcripts for training: CTC over every pronunciation of every word."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from lmu_asr.errors import LangError
+from lmu_asr.fsa.arrays import FstArrays, make_arrays
+from lmu_asr.lang.lang import Lang
+from lmu_asr.lang.lexicon import SILENCE
+
+
+@dataclass(frozen=True)
+class TrainingGraph:
+    """A CTC graph with tokens as labels (0 is the blank), and the fewest frames of a path."""
+
+    arrays: FstArrays
+    min_frames: int
+
+
+@dataclass(frozen=True)
+class _Front:
+    """Where the next token may come from: blank states, and states of tokens with their token."""
+
+    blanks: tuple[int, ...]
+    tokens: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass
+class _Builder:
+    arcs: list[tuple[int, int, int]] = field(default_factory=list)  # (src, dst, token)
+    count: int = 0
+
+    def blank(self, tokens: Sequence[tuple[int, int]] = ()) -> int:
+        """Add a state that takes blanks, entered from ``tokens`` by a blank."""
+        return self._state(0, [state for state, _ in tokens])
+
+    def token(self, token: int, front: _Front) -> int:
+        """Add a state that repeats ``token``; an equal token before it needs a blank between."""
+        others = [state for state, other in front.tokens if other != token]
+        return self._state(token, [*front.blanks, *others])
+
+    def chain(self, pron: Sequence[int], front: _Front) -> tuple[int, int]:
+        """Add the tokens of one pronunciation; return the last state and its token."""
+        last = (self.token(pron[0], front), pron[0])
+        for token in pron[1:]:
+            last = (self.token(token, _Front((self.blank([last]),), (last,))), token)
+        return last
+
+    def _state(self, label: int, sources: Sequence[int]) -> int:
+        state = self.count
+        self.count += 1
+        self.arcs += [(source, state, label) for source in (*sources, state)]
+        return state
+
+
+def pronunciation_graph(words: Sequence[str], lang: Lang) -> TrainingGraph:
+    """Build the CTC graph of a transcript over all pronunciations of its words.
+
+    Between words, optional silence is allowed where ``lang`` has a silence token.
+
+    Raises:
+        LangError: a word without a pronunciation.
+    """
+    builder = _Builder()
+    front = _Front((builder.blank(),))
+    silence = lang.token_ids.get(SILENCE)
+    for word in words:
+        front = _with_silence(builder, front, silence)
+        ends = tuple(builder.chain(pron, front) for pron in _pronunciations(word, lang))
+        front = _Front((builder.blank(ends),), ends)
+    front = _with_silence(builder, front, silence)
+    final = [float("inf")] * builder.count
+    for state in (*front.blanks, *(state for state, _ in front.tokens)):
+        final[state] = 0.0
+    src, dst, label = zip(*builder.arcs, strict=True)
+    arrays = make_arrays(src, label, label, 0.0, dst, final)
+    return TrainingGraph(arrays, _fewest_frames(builder, final))
+
+
+def _with_silence(builder: _Builder, front: _Front, silence: int | None) -> _Front:
+    if silence is None:
+        return front
+    quiet = (builder.token(silence, front), silence)
+    return _Front((*front.blanks, builder.blank([quiet])), (*front.tokens, quiet))
+
+
+def _pronunciations(word: str, lang: Lang) -> list[tuple[int, ...]]:
+    prons = lang.pronunciations.get(word)
+    if not prons:
+        raise LangError(f"word {word!r} has no pronunciation in {lang.dir}/lexicon.txt")
+    return list(dict.fromkeys(tuple(lang.token_ids[token] for token in pron) for pron in prons))
+
+
+def _fewest_frames(builder: _Builder, final: list[float]) -> int:
+    """Breadth-first search: every arc is a frame. States are numbered before their successors."""
+    reached = {0}
+    for frames in itertools.count():
+        if any(final[state] == 0.0 for state in reached):
+            return frames
+        reached = {dst for src, dst, _ in builder.arcs if src in reached and dst not in reached}
+    return 0
