@@ -16,10 +16,10 @@ import os
 import shutil
 import threading
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -60,6 +60,22 @@ def seal(archive: bytes) -> bytes:
     return body + SEAL + hashlib.sha256(body).hexdigest().encode()
 
 
+def check_seal(data: bytes, where: str) -> None:
+    """Check that ``data`` ends in the hash of what comes before; ``where`` names it in errors.
+
+    Raises:
+        CheckpointError: cut, changed, or never sealed.
+    """
+    body, comment = data[:-SEAL_BYTES], data[-SEAL_BYTES:]
+    if not comment.startswith(SEAL):
+        raise CheckpointError(f"{where}: cut short or not sealed ({len(data)} bytes)")
+    wanted, found = comment[len(SEAL) :].decode("ascii", "replace"), hashlib.sha256(body)
+    if found.hexdigest() != wanted:
+        raise CheckpointError(
+            f"{where}: damaged: SHA-256 is {found.hexdigest()[:12]}, sealed as {wanted[:12]}"
+        )
+
+
 def save_checkpoint(path: str | Path, tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
     """Write a sealed checkpoint atomically.
 
@@ -80,7 +96,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         return Checkpoint(content["tensors"], json.loads(content["meta"]), path)
-    except (RuntimeError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except (RuntimeError, KeyError, TypeError, ValueError, UnpicklingError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of this package: {error}") from error
 
 
@@ -106,14 +122,7 @@ def _read_sealed(path: Path) -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
-    body, comment = data[:-SEAL_BYTES], data[-SEAL_BYTES:]
-    if not comment.startswith(SEAL):
-        raise CheckpointError(f"{path}: cut short or not sealed ({len(data)} bytes)")
-    wanted, found = comment[len(SEAL) :].decode("ascii", "replace"), hashlib.sha256(body)
-    if found.hexdigest() != wanted:
-        raise CheckpointError(
-            f"{path}: damaged: SHA-256 is {found.hexdigest()[:12]}, sealed as {wanted[:12]}"
-        )
+    check_seal(data, str(path))
     return data
 
 
@@ -136,7 +145,7 @@ class CheckpointStore:
 
     Args:
         directory: the experiment directory.
-        keep_last: newest ``checkpoint-<step>.pt`` files kept.
+        keep_last: ``checkpoint-<step>.pt`` files kept besides the newest.
     """
 
     def __init__(self, directory: str | Path, keep_last: int) -> None:
@@ -156,12 +165,19 @@ class CheckpointStore:
         return self.directory / f"checkpoint-{step}.pt"
 
     def latest_good(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole, or None; every damaged one is logged and passed over."""
-        for step in reversed(self.steps()):
+        """The newest checkpoint that is whole, or None; every damaged one is logged and passed over.
+
+        After the numbered checkpoints ``best.pt`` is tried, which is a file of its own.
+        """
+        paths = [self.path(step) for step in reversed(self.steps())]
+        best = self.directory / "best.pt"
+        for path in [*paths, best] if best.exists() else paths:
             try:
-                return load_checkpoint(self.path(step))
+                return load_checkpoint(path)
             except CheckpointError as error:
                 logging.warning("%s; falling back to the one before", error)
+        if paths:
+            logging.warning("%s: no whole checkpoint is left: from the start", self.directory)
         return None
 
     def save(
@@ -194,11 +210,12 @@ class CheckpointStore:
 
     def clean(self) -> None:
         """Remove temporary files that a killed process left."""
-        for path in self.directory.glob(".*.pt.*.tmp*"):
-            path.unlink(missing_ok=True)
+        for pattern in (".*.tmp*", "*/.*.pt.*.tmp*"):
+            for path in self.directory.glob(pattern):
+                path.unlink(missing_ok=True)
 
     def discard_after(self, step: int) -> None:
-        """Remove checkpoints newer than ``step``: damaged ones that a fallback passed over."""
+        """Remove checkpoints newer than ``step``: damaged ones that :meth:`latest_good` passed over."""
         for newer in self.steps():
             if newer > step:
                 self.path(newer).unlink()
@@ -237,7 +254,7 @@ class CheckpointStore:
             _link(path, self.directory / "last.pt")
             if write.best:
                 _link(path, self.directory / "best.pt")
-            for step in self.steps()[: -self.keep_last]:
+            for step in self.steps()[: -self.keep_last - 1]:
                 self.path(step).unlink(missing_ok=True)
 
 
