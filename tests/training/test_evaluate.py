@@ -1,0 +1,84 @@
+"""Validation by hand-worked cases."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lmu_asr.errors import LangError
+from lmu_asr.training.distributed import current_world
+from lmu_asr.training.evaluate import evaluate, greedy_tokens
+from lmu_asr.training.loss import ctc_loss
+from tests.training.toy import ToyBatch, ToyLang
+
+WORLD = current_world(prefer_gpu=False)
+
+
+class Certain(nn.Module):
+    """Reads each frame's token off the first feature, with probability 0.9."""
+
+    def forward(self, x: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
+        probs = torch.full((*x.shape[:2], 5), 0.025)
+        probs.scatter_(2, x[..., :1].long(), 0.9)
+        return probs.log(), lens
+
+
+class StrictLang(ToyLang):
+    """Knows no letter but a to d."""
+
+    def encode(self, text: str) -> list[int]:
+        if "x" in text:
+            raise LangError("symbol 'x' has no token")
+        return super().encode(text)
+
+
+def batch(frames: list[list[int]], texts: list[str]) -> ToyBatch:
+    lens = torch.tensor([len(row) for row in frames])
+    x = torch.zeros(len(frames), int(lens.max()), 1)
+    for index, row in enumerate(frames):
+        x[index, : len(row), 0] = torch.tensor(row, dtype=torch.float32)
+    return ToyBatch(x, lens, texts, [f"u{i}" for i in range(len(frames))], [1.0] * len(frames))
+
+
+def test_greedy_merges_repeats_and_drops_blanks_within_lengths() -> None:
+    x = batch([[1, 1, 0, 1, 2, 2], [3, 3, 0]], ["", ""])
+    log_probs, lens = Certain()(x.features, x.feature_lens)
+    log_probs[1, 3:, 4] = 9.0  # past the end
+    assert greedy_tokens(log_probs, lens) == [[1, 1, 2], [3]]
+
+
+def test_error_rate_and_loss() -> None:
+    # "a b" right; "a c" against "a b d": one substitution and one deletion
+    data = batch([[1, 0, 2], [1, 3]], ["ab", "abd"])
+    result = evaluate(Certain(), [data], StrictLang(), ctc_loss, WORLD)
+    assert result.utterances == 2
+    assert result.wer == pytest.approx(2 / 5)
+    # the second has 2 frames for 3 tokens: no finite loss, so the first alone counts
+    log_probs, lens = Certain()(data.features[:1], data.feature_lens[:1])
+    want = ctc_loss(log_probs, lens, [[1, 2]]).item() / 3
+    assert result.loss == pytest.approx(want)
+
+
+def test_text_with_unknown_symbols_counts_as_errors() -> None:
+    data = batch([[1, 0, 2], [1, 0, 0]], ["ab", "a x"])
+    result = evaluate(Certain(), [data], StrictLang(), ctc_loss, WORLD)
+    assert result.wer == pytest.approx(1 / 4)
+
+
+def test_nothing_to_evaluate_is_undefined() -> None:
+    result = evaluate(Certain(), [], StrictLang(), ctc_loss, WORLD)
+    assert math.isnan(result.wer) and math.isnan(result.loss)
+
+
+def test_mode_is_restored_even_when_stopped() -> None:
+    model = Certain().train()
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, [batch([[1]], ["a"])], StrictLang(), ctc_loss, WORLD, heartbeat=stop)
+    assert model.training
