@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmu_asr.errors import DataError
+from lmu_asr.errors import DataError, LmuAsrError
 from lmu_asr.scoring.record import Results, load_results
 from lmu_asr.scoring.significance import paired_p_value
 from lmu_asr.scoring.transcripts import read_recogs
@@ -174,3 +176,30 @@ def _rate(result: Results) -> str:
 
 def _number(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.2f}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compare two decodes from the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="utils/compare.sh", description="Compare two decodes on the same utterances."
+    )
+    parser.add_argument("first", type=Path, help="results.json, or an experiment directory")
+    parser.add_argument("second", type=Path, help="the other one; may be the same")
+    parser.add_argument("--split", default="", help="only this split")
+    parser.add_argument(
+        "--method", nargs="+", default=[], help="one method, or the first's and the second's"
+    )
+    parser.add_argument("--limit", type=int, default=20, help="utterances shown")
+    args = parser.parse_args(argv)
+    paths = [p / "decode" / "results.json" if p.is_dir() else p for p in (args.first, args.second)]
+    try:
+        found = compare_files(paths[0], paths[1], args.split, args.method)
+    except LmuAsrError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(comparison_text(comparison, args.limit) for comparison in found), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Results across the variants of a corpus: collected, and written as ``RESULTS.md`` and a picture."""
+"""Results across the variants of a corpus: collected, written as ``RESULTS.md``, drawn as a picture."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lmu_asr.errors import DataError
+from lmu_asr.scoring.plots import plot_results
 from lmu_asr.scoring.record import Results, load_results, save_results
 from lmu_asr.scoring.table import table_markdown, write_results_markdown
 
@@ -21,7 +22,7 @@ def collect(corpus_dir: Path) -> list[Results]:
 def write_results(
     corpus_dir: Path, commands: Sequence[str] = (), baseline: str = "", note: str = ""
 ) -> Path:
-    """Write ``RESULTS.md`` of all variants under ``corpus_dir``; returns its path.
+    """Write ``RESULTS.md`` and ``results.png`` of all variants under ``corpus_dir``.
 
     Args:
         corpus_dir: ``exp/<corpus>``, whose variants have been decoded.
@@ -29,13 +30,22 @@ def write_results(
         baseline: variant that p-values compare with; empty: ``default`` or the first.
         note: a paragraph above the table, such as what kind of speech this is.
 
+    Returns:
+        The path of ``RESULTS.md``.
+
     Raises:
         DataError: no variant has results.
     """
     results = collect(corpus_dir)
     if not results:
         raise DataError(f"{corpus_dir}: no variant has decode/results.json; decode first (stage 5)")
-    commands = commands or sorted({r.provenance.command for r in results if r.provenance.command})
     path = corpus_dir / "RESULTS.md"
-    write_results_markdown(path, results, commands, baseline, note)
+    plot_results(corpus_dir / "results.png", results)
+    lines = commands or list(dict.fromkeys(map(_command, results)))
+    write_results_markdown(path, results, lines, baseline, note)
     return path
+
+
+def _command(result: Results) -> str:
+    made = result.provenance.command
+    return made or f"./run.sh --recipe {result.corpus} --variant {result.variant}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lmu_asr.errors import DataError
-from lmu_asr.scoring.compare import compare, compare_files, comparison_text, p_value
+from lmu_asr.scoring.compare import compare, compare_files, comparison_text, main, p_value
 from lmu_asr.scoring.record import Results, save_results
 from lmu_asr.scoring.transcripts import write_recogs
 from tests.scoring.samples import make_result, make_scores
@@ -84,3 +84,12 @@ def test_p_value_needs_the_same_utterances() -> None:
     assert p_value(make_result(), make_result(scores=make_scores([1, 0]))) is None
     assert p_value(make_result(), make_result(split="dev")) is None
     assert p_value(make_result(), make_result(unit="phone")) is None
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, errors in (("a", [0, 1]), ("b", [2, 1])):
+        make_dir(tmp_path / name / "decode", name, errors)
+    assert main([str(tmp_path / "a"), str(tmp_path / "b" / "decode" / "results.json")]) == 0
+    assert "u000: 0 and 2 errors" in capsys.readouterr().out
+    assert main([str(tmp_path / "a"), str(tmp_path / "c.json")]) == 1
+    assert "c.json: no such file" in capsys.readouterr().err

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lmu_asr.errors import DataError
-from lmu_asr.scoring.record import Cost, Rate, load_results, save_results
+from lmu_asr.scoring.plots import plot_results
+from lmu_asr.scoring.record import Cost, Provenance, Rate, load_results, save_results
 from lmu_asr.scoring.results import collect, write_results
 from lmu_asr.scoring.score import score_pairs
 from lmu_asr.scoring.table import format_duration, format_rate, table_markdown
@@ -143,6 +144,46 @@ def test_results_file_over_variants(tmp_path: Path) -> None:
     assert "Synthetic speech." in text
     assert "    ./run.sh\n" in text
     assert table_markdown(collect(tmp_path)) in text
+
+
+def test_results_file_without_a_recorded_command(tmp_path: Path) -> None:
+    result = make_result("causal", provenance=Provenance())
+    save_results(tmp_path / "causal" / "decode" / "results.json", [result])
+    text = write_results(tmp_path).read_text()
+    assert "    ./run.sh --recipe mini --variant causal\n" in text
+    assert "## Development" not in text
+
+
+def test_development_table_stands_apart(tmp_path: Path) -> None:
+    results = [make_result(), make_result(split="dev", role="dev")]
+    save_results(tmp_path / "default" / "decode" / "results.json", results)
+    text = write_results(tmp_path).read_text()
+    assert text.index("| test |") < text.index("## Development") < text.index("| dev |")
+
+
+def test_oracle_column_only_where_there_is_one() -> None:
+    assert "oracle" not in table_markdown([make_result()])
+    rows = cells(table_markdown([make_result(oracle=1.25), make_result("z")]))
+    assert [row[-1] for row in rows] == ["oracle %", "---", "1.25", "-"]
+
+
+def test_picture_holds_intervals(tmp_path: Path) -> None:
+    results = [
+        make_result(variant, method=method, scores=make_scores(errors))
+        for variant, errors in (("default", [1, 2]), ("causal", [3, 2]))
+        for method in ("greedy", "HLG")
+    ]
+    assert plot_results(tmp_path / "results.png", results)
+    data = (tmp_path / "results.png").read_bytes()
+    assert data.startswith(b"\x89PNG") and len(data) > 5000
+    assert plot_results(tmp_path / "again.png", results)
+    assert (tmp_path / "again.png").read_bytes() == data
+
+
+def test_no_picture_without_rates(tmp_path: Path) -> None:
+    scores = score_pairs(["u"], [""], ["a"], bootstrap=100)
+    assert not plot_results(tmp_path / "r.png", [make_result(scores=scores)])
+    assert not (tmp_path / "r.png").exists()
 
 
 def test_no_results_says_what_to_do(tmp_path: Path) -> None:
