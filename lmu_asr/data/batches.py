@@ -1,0 +1,214 @@
+"""Which utterances make which batch: light records of a manifest, and the sampler over them.
+
+The global batch is formed first, by Lhotse's dynamic bucketing, and then split over the processes,
+so that any number of them sees the same global batches in the same order. The order depends on
+the seed and the epoch alone; resuming skips records, not features.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import random
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lhotse.dataset import DynamicBucketingSampler
+
+from lmu_asr.errors import CheckpointError, DataError
+from lmu_asr.files import sha256_file
+
+SHOWN = 5
+BUFFER_SIZE = 20000  # records held in buckets at any time
+
+
+@dataclass(slots=True)
+class Utterance:
+    """What sampling and loading need of a cut, a hundredth of its memory.
+
+    Attributes:
+        id: the cut's id.
+        duration: seconds.
+        num_frames: stored frames.
+        text: transcript.
+        storage: storage type, path and key of the features.
+        dataloading_info: set by the sampler.
+    """
+
+    id: str
+    duration: float
+    num_frames: int
+    text: str
+    storage: tuple[str, str, str]
+    dataloading_info: Any = None
+
+    @property
+    def supervisions(self) -> tuple[Utterance]:
+        """The one supervision, itself: it has the ``text``."""
+        return (self,)
+
+
+Keep = Callable[[Utterance], "str | None"]
+
+
+def read_utterances(path: Path) -> list[Utterance]:
+    """Read the records of a stored cuts manifest.
+
+    Raises:
+        DataError: the manifest is missing, cut short, or its cuts have no features.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such manifest; run stage 1 (features) first")
+    folder = path.resolve().parent
+    utterances: list[Utterance] = []
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as stream:
+            utterances.extend(_utterance(json.loads(line), folder) for line in stream)
+    except (OSError, EOFError, zlib.error, ValueError, KeyError) as error:
+        raise DataError(
+            f"{path}:{len(utterances) + 1}: not a whole cuts manifest with features ({error!r}); "
+            "run stage 1 (features) again"
+        ) from error
+    return utterances
+
+
+def _utterance(cut: dict[str, Any], folder: Path) -> Utterance:
+    features = cut["features"]
+    storage = features["storage_type"], str(folder / features["storage_path"])
+    text = " ".join(s.get("text") or "" for s in cut["supervisions"])
+    frames, key = features["num_frames"], features["storage_key"]
+    return Utterance(cut["id"], cut["duration"], frames, text, (*storage, key))
+
+
+def filter_utterances(utterances: list[Utterance], keep: Keep | None, name: str) -> list[Utterance]:
+    """Leave out what ``keep`` gives a reason for, and say so in one log line.
+
+    Raises:
+        DataError: nothing is left.
+    """
+    reasons = {u.id: keep(u) for u in utterances} if keep else {}
+    kept = [u for u in utterances if reasons.get(u.id) is None]
+    dropped = [f"{i} ({reason})" for i, reason in reasons.items() if reason is not None]
+    if dropped:
+        shown = "; ".join(dropped[:SHOWN]) + ("; ..." if len(dropped) > SHOWN else "")
+        logging.warning("%s: %d of %d left out: %s", name, len(dropped), len(utterances), shown)
+    if not kept:
+        raise DataError(f"{name}: no utterance left to train on")
+    return kept
+
+
+class BatchSampler:
+    """Global batches of an epoch, each split over the processes.
+
+    Args:
+        utterances: records of the training split, in manifest order.
+        max_duration: padded seconds of a global batch.
+        num_buckets: duration buckets; fewer where they would not hold two batches each.
+        seed: the recipe's seed.
+        fingerprint: hash of the manifest that the records come from.
+        rank: this process.
+        world_size: processes. A global batch of fewer utterances than processes is skipped.
+    """
+
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        max_duration: float,
+        num_buckets: int,
+        seed: int,
+        fingerprint: str,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.utterances, self.max_duration, self.seed = utterances, max_duration, seed
+        self.fingerprint, self.rank, self.world_size = fingerprint, rank, world_size
+        seconds = sum(u.duration for u in utterances)
+        fitting = min(num_buckets, len(utterances), int(seconds / (2.0 * max_duration)))
+        self.num_buckets = max(1, fitting)
+        self.epoch, self.batch = 0, 0
+        self._counts: dict[int, int] = {}
+
+    def set_epoch(self, epoch: int, batch: int = 0) -> None:
+        """Go to a global batch of an epoch."""
+        self.epoch, self.batch = epoch, batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epoch, the next global batch, and the manifest's fingerprint."""
+        return {"epoch": self.epoch, "batch": self.batch, "fingerprint": self.fingerprint}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go where ``state`` stood.
+
+        Raises:
+            CheckpointError: the state was saved over another manifest.
+        """
+        if state["fingerprint"] != self.fingerprint:
+            raise CheckpointError(
+                f"sampler state of manifest {state['fingerprint'][:12]} does not fit manifest "
+                f"{self.fingerprint[:12]}: the training data changed; start a new experiment"
+            )
+        self.set_epoch(state["epoch"], state["batch"])
+
+    def __len__(self) -> int:
+        """Global batches of the whole epoch."""
+        if self.epoch not in self._counts:
+            self._counts[self.epoch] = sum(1 for _ in self._global_batches())
+        return self._counts[self.epoch]
+
+    def __iter__(self) -> Iterator[list[Utterance]]:
+        """Yield this process's share of each global batch, from the next one to the epoch's end."""
+        start = self.batch
+        for index, batch in enumerate(self._global_batches()):
+            if index >= start:
+                self.batch = index + 1
+                yield batch[self.rank :: self.world_size]
+
+    def _global_batches(self) -> Iterator[list[Utterance]]:
+        order = list(self.utterances)
+        random.Random(f"{self.seed} {self.epoch}").shuffle(order)
+        for cuts in self._sampler(order):
+            batch = sorted(cuts, key=lambda u: (-u.duration, u.id))
+            if len(batch) < self.world_size:
+                logging.info("skipped a batch of %d for %d processes", len(batch), self.world_size)
+                continue
+            yield batch
+
+    def _sampler(self, order: list[Utterance]) -> DynamicBucketingSampler:
+        bins = None if self.num_buckets > 1 else [max(u.duration for u in order) + 1.0]
+        sampler = DynamicBucketingSampler(
+            order,
+            max_duration=self.max_duration,
+            num_buckets=self.num_buckets if bins is None else None,
+            duration_bins=bins,
+            shuffle=True,
+            buffer_size=BUFFER_SIZE,
+            seed=self.seed,
+            sync_buckets=False,
+            world_size=1,
+            rank=0,
+        )
+        sampler.set_epoch(self.epoch)
+        return sampler
+
+
+def batches_by_duration(
+    utterances: Sequence[Utterance], max_duration: float
+) -> Iterator[list[Utterance]]:
+    """Yield batches in the order of duration, each of at most ``max_duration`` padded seconds."""
+    batch: list[Utterance] = []
+    for utterance in sorted(utterances, key=lambda u: (u.duration, u.id)):
+        if batch and (len(batch) + 1) * utterance.duration > max_duration:
+            yield batch
+            batch = []
+        batch.append(utterance)
+    if batch:
+        yield batch
+
+
+def manifest_fingerprint(path: Path) -> str:
+    """Hash of a manifest's bytes, for sampler states."""
+    return sha256_file(path)

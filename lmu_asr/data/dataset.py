@@ -1,0 +1,277 @@
+"""Loaders: stored cuts in, padded batches out.
+
+Shapes: N batch, T frames, F features.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lhotse.features.io import get_reader
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lmu_asr.config import Config
+from lmu_asr.data.batches import (
+    BatchSampler,
+    Keep,
+    Utterance,
+    batches_by_duration,
+    filter_utterances,
+    manifest_fingerprint,
+    read_utterances,
+)
+from lmu_asr.errors import DataError
+
+PADDING = -15.942385  # log of Kaldi's energy floor: digital silence
+CACHE_SHARE = 1 / 8  # of the memory that is free
+MOST_WORKERS = 8
+PREFETCH = 4
+
+
+@dataclass
+class Batch:
+    """Padded features and what belongs to them.
+
+    Attributes:
+        features: (N, T, F) float32, padded with the log of the energy floor.
+        feature_lens: (N,) int64, frames.
+        texts: transcripts.
+        ids: cut ids.
+        durations: seconds.
+    """
+
+    features: Tensor
+    feature_lens: Tensor
+    texts: list[str]
+    ids: list[str]
+    durations: list[float]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch with its tensors on ``device``."""
+        return self._each(lambda t: t.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """Return the batch with its tensors in pinned memory."""
+        return self._each(lambda t: t.pin_memory())
+
+    def _each(self, change: Any) -> Batch:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        changed = {k: change(v) for k, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **changed)
+
+
+class FeatureSet(Dataset[Batch]):
+    """Loads batches of utterances; holds features in memory where they fit comfortably.
+
+    Args:
+        cached: keep every feature matrix that was read.
+    """
+
+    def __init__(self, cached: bool = False) -> None:
+        self._cache: dict[str, NDArray[np.float32]] | None = {} if cached else None
+
+    def __getitem__(self, utterances: Sequence[Utterance]) -> Batch:  # type: ignore[override]
+        return collate(utterances, [self._load(u) for u in utterances])
+
+    def _load(self, utterance: Utterance) -> NDArray[np.float32]:
+        if self._cache is None:
+            return load_features(utterance)
+        if utterance.id not in self._cache:
+            self._cache[utterance.id] = load_features(utterance)
+        return self._cache[utterance.id]
+
+
+def load_features(utterance: Utterance) -> NDArray[np.float32]:
+    """Read the stored features (T, F) of an utterance.
+
+    Raises:
+        DataError: the archive is missing or cut short, or has other frames than the manifest says.
+    """
+    kind, path, key = utterance.storage
+    try:
+        features = np.asarray(get_reader(kind)(path).read(key), dtype=np.float32)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{path}: features of '{utterance.id}' cannot be read ({error}); run stage 1 again"
+        ) from error
+    if len(features) != utterance.num_frames:
+        raise DataError(
+            f"{path}: '{utterance.id}' has {len(features)} frames, the manifest says "
+            f"{utterance.num_frames}; run stage 1 again"
+        )
+    return features
+
+
+def collate(utterances: Sequence[Utterance], features: Sequence[NDArray[np.float32]]) -> Batch:
+    """Pad features (T, F) of several utterances to one batch (N, T, F)."""
+    lens = [len(f) for f in features]
+    padded = np.full((len(features), max(lens), features[0].shape[1]), PADDING, dtype=np.float32)
+    for row, values in zip(padded, features, strict=True):
+        row[: len(values)] = values
+    return Batch(
+        features=torch.from_numpy(padded),
+        feature_lens=torch.tensor(lens, dtype=torch.int64),
+        texts=[u.text for u in utterances],
+        ids=[u.id for u in utterances],
+        durations=[u.duration for u in utterances],
+    )
+
+
+class Loader:
+    """Batches in the order of a list or sampler, read ahead by worker processes.
+
+    Args:
+        batches: lists of utterances; iterated anew for each pass.
+        dataset: reads them.
+        num_workers: processes; 0 reads in this one.
+    """
+
+    def __init__(
+        self, batches: Iterable[list[Utterance]], dataset: FeatureSet, num_workers: int
+    ) -> None:
+        self.batches, self.dataset, self.num_workers = batches, dataset, num_workers
+
+    def __len__(self) -> int:
+        """Batches of a whole pass over all processes' shares."""
+        return len(self.batches)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches.
+
+        Raises:
+            DataError: features cannot be read, or a worker process was killed.
+        """
+        if self.num_workers == 0:
+            for utterances in self.batches:
+                yield self.dataset[utterances]
+            return
+        loader = DataLoader(
+            self.dataset,
+            sampler=self.batches,  # type: ignore[arg-type]
+            batch_size=None,
+            num_workers=self.num_workers,
+            prefetch_factor=PREFETCH,
+        )
+        try:
+            yield from loader
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                f"a loader process was killed ({error}); set train.num_workers lower if memory "
+                "runs out"
+            ) from error
+
+
+def build_train_loader(
+    cuts_path: Path,
+    config: Config,
+    keep: Keep | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    epoch: int = 0,
+    start_batch: int = 0,
+) -> Loader:
+    """Return this process's share of the global batches of an epoch.
+
+    Args:
+        cuts_path: ``<split>_cuts.jsonl.gz`` of the training split.
+        config: the resolved configuration; seed, train.max_duration, num_buckets, num_workers.
+        keep: returns why an utterance is left out, or None. Reading and filtering are done once
+            for the same path and the same callable.
+        rank: this process.
+        world_size: processes.
+        epoch: decides the order, with the seed.
+        start_batch: global batches to skip.
+
+    Raises:
+        DataError: the manifest is missing or broken, or no utterance is left.
+    """
+    path = Path(cuts_path)
+    workers = config.train.num_workers
+    workers = default_num_workers() if workers < 0 else workers
+    stamp = path.stat().st_mtime_ns if path.is_file() else 0
+    utterances, fingerprint, dataset = _training_set(path, stamp, keep, workers == 0, world_size)
+    sampler = BatchSampler(
+        utterances,
+        config.train.max_duration,
+        config.train.num_buckets,
+        config.seed,
+        fingerprint,
+        rank,
+        world_size,
+    )
+    sampler.set_epoch(epoch, start_batch)
+    return Loader(sampler, dataset, workers)
+
+
+@functools.lru_cache(maxsize=2)
+def _training_set(
+    path: Path, stamp: int, keep: Keep | None, in_process: bool, world_size: int
+) -> tuple[list[Utterance], str, FeatureSet]:
+    utterances = filter_utterances(read_utterances(path), keep, path.name)
+    cached = in_process and _fits_in_memory(utterances, world_size)
+    return utterances, manifest_fingerprint(path), FeatureSet(cached)
+
+
+def _fits_in_memory(utterances: list[Utterance], world_size: int) -> bool:
+    width = load_features(utterances[0]).shape[1]
+    needed = 4 * width * sum(u.num_frames for u in utterances) * world_size
+    fits = needed < CACHE_SHARE * free_memory()
+    if fits:
+        logging.info("features are held in memory: %.0f MiB", needed / 2**20)
+    return fits
+
+
+def free_memory() -> int:
+    """Bytes of memory that are free to use, also as a control group limits them."""
+    limits = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        limits = [int(lines["MemAvailable"].split()[0]) * 1024]
+    group = Path("/sys/fs/cgroup")
+    if (group / "memory.max").is_file() and (group / "memory.current").is_file():
+        limit = (group / "memory.max").read_text().strip()
+        if limit != "max":
+            limits.append(int(limit) - int((group / "memory.current").read_text()))
+    return max(0, min(limits))
+
+
+def build_eval_loader(cuts_path: Path, max_duration: float, num_workers: int = 0) -> Loader:
+    """Return all utterances of a split, by duration, in batches of ``max_duration`` padded seconds.
+
+    Args:
+        cuts_path: ``<split>_cuts.jsonl.gz``.
+        max_duration: padded seconds of a batch.
+        num_workers: loader processes; -1 chooses from the machine.
+
+    Raises:
+        DataError: the manifest is missing, broken or empty.
+    """
+    utterances = read_utterances(Path(cuts_path))
+    if not utterances:
+        raise DataError(f"{cuts_path}: no utterances")
+    workers = default_num_workers() if num_workers < 0 else num_workers
+    return Loader(list(batches_by_duration(utterances, max_duration)), FeatureSet(), workers)
+
+
+def default_num_workers() -> int:
+    """Loader processes for this machine.
+
+    On a CPU none: features are read 8,000 times faster than time, and training wants the cores.
+    """
+    if not torch.cuda.is_available():
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(MOST_WORKERS, (cores or 1) // torch.cuda.device_count() - 1))
