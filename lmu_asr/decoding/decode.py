@@ -135,7 +135,7 @@ class Session:
         """Run the encoder over a split: log-probabilities, and transcripts apart from them."""
         decode, features = self.config.decode, self.config.features
         loader = build_eval_loader(
-            self.data_dir / f"{split}_cuts.jsonl.gz", decode.max_duration, num_workers=0
+            self.data_dir / f"{split}_cuts.jsonl.gz", decode.max_duration, num_workers=-1
         )
         chunk = round(decode.chunk_ms / features.frame_shift_ms) if decode.streaming else 0
         return compute_posteriors(

@@ -111,7 +111,20 @@ def tune_scales(
         if len(grid) > 1:
             logging.info("%s on %s: %s: %.2f %%", method, split, _describe(method, scales), rate)
     best = min(trials, key=_order)
+    for name in _at_edge(best.scales, grid):
+        value = getattr(best.scales, name)
+        logging.info("%s: best %s %g is the last of those tried; try more", method, name, value)
     return Tuned(method, split, best.scales, best.rate, tuple(trials))
+
+
+def _at_edge(scales: Scales, grid: Sequence[Scales]) -> list[str]:
+    """Names of the scales whose chosen value is the least or greatest of three or more tried."""
+    edges = []
+    for name in SCALE_NAMES:
+        values = sorted({getattr(point, name) for point in grid})
+        if len(values) > 2 and getattr(scales, name) in (values[0], values[-1]):
+            edges.append(name)
+    return edges
 
 
 def _order(trial: Trial) -> tuple[float, ...]:

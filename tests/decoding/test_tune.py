@@ -81,3 +81,13 @@ def test_broken_scales_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "scales.json").write_text(text)
     with pytest.raises(DataError, match="not a file of scales"):
         load_scales(tmp_path / "scales.json")
+
+
+@pytest.mark.parametrize(("best", "said"), [(0.3, True), (0.5, False), (0.7, True)])
+def test_a_choice_at_the_edge_is_said(
+    best: float, said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    grid = [Scales(lm_scale=s) for s in (0.3, 0.5, 0.7)]
+    with caplog.at_level("INFO"):
+        tune_scales("HLG", "dev", grid, lambda s: ErrorCounts(0, 0, int(s.lm_scale != best), 10))
+    assert (f"best lm_scale {best} is the last of those tried" in caplog.text) == said
