@@ -104,7 +104,11 @@ STAGE = Stage(
     outputs=outputs,
     sections=("corpus", "features"),
     ignored=("corpus.mirror", "corpus.speakers", "corpus.minutes"),
-    rooms=("corpora", "data/features.py", "data/validate.py"),
+    rooms=(
+        "corpora",
+        *("data/audio.py", "data/fbank.py", "data/features.py", "data/importers.py"),
+        *("data/shards.py", "data/validate.py"),
+    ),
     after=("download",),
     inputs=inputs,
     late_inputs=True,
