@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from lhotse import RecordingSet, SupervisionSet
-
 from lmu_asr.config import CorpusConfig
+from lmu_asr.data.manifests import Manifests
 
-
-@dataclass(frozen=True)
-class Manifests:
-    """Recordings and supervisions of one split, in a fixed order.
-
-    Attributes:
-        recordings: audio that could be opened.
-        supervisions: utterances, also those whose audio could not.
-        problems: reason by recording id, or by supervision id, of what could not be read.
-    """
-
-    recordings: RecordingSet
-    supervisions: SupervisionSet
-    problems: Mapping[str, str] = field(default_factory=dict)
+__all__ = ["Corpus", "Manifests"]
 
 
 class Corpus(Protocol):

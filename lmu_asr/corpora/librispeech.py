@@ -8,18 +8,12 @@ directory by that name. Panayotov et al. 2015, https://www.openslr.org/12.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
-
-from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
 from lmu_asr.config import CorpusConfig
 from lmu_asr.corpora.base import Manifests
-from lmu_asr.data.audio import recording_from_file
+from lmu_asr.data.layout import read_layout
 from lmu_asr.errors import DataError
-from lmu_asr.progress import progress
-
-AUDIO_SUFFIXES = (".flac", ".wav", ".mp3", ".opus", ".ogg")
 
 
 class LibriSpeech:
@@ -69,53 +63,6 @@ def read_splits(config: CorpusConfig, source: Path) -> dict[str, Manifests]:
             raise DataError(f"{source}: no split '{split}'; directories found: {found}")
         splits[split] = read_layout(source / split)
     return splits
-
-
-def read_layout(split: Path) -> Manifests:
-    """Read one split directory: every ``*.trans.txt`` under it and the audio beside each.
-
-    An utterance whose audio is missing or unreadable keeps its supervision, and the reason is
-    in ``problems``, for validation to list.
-
-    Raises:
-        DataError: no transcripts, or a transcript that is not UTF-8.
-    """
-    recordings: list[Recording] = []
-    supervisions: list[SupervisionSegment] = []
-    problems: dict[str, str] = {}
-    transcripts = sorted(split.rglob("*.trans.txt"))
-    if not transcripts:
-        raise DataError(f"{split}: no *.trans.txt in it or below")
-    for transcript in progress(transcripts, f"reading {split.name}", unit="file"):
-        speaker = transcript.relative_to(split).parts[0]
-        audio = {p.stem: p for p in transcript.parent.iterdir() if p.suffix in AUDIO_SUFFIXES}
-        for utterance, text in _read_transcript(transcript):
-            path = audio.get(utterance, transcript.parent / f"{utterance}.*")
-            duration = 0.0
-            try:
-                recordings.append(recording_from_file(path, utterance))
-                duration = recordings[-1].duration
-            except DataError as error:
-                problems[utterance] = str(error)
-            supervisions.append(
-                SupervisionSegment(utterance, utterance, 0.0, duration, text=text, speaker=speaker)
-            )
-    return Manifests(
-        RecordingSet.from_recordings(recordings),
-        SupervisionSet.from_segments(supervisions),
-        problems,
-    )
-
-
-def _read_transcript(path: Path) -> Iterator[tuple[str, str]]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    for line in lines:
-        utterance, _, text = line.strip().partition(" ")
-        if utterance:
-            yield utterance, text.strip()
 
 
 CORPUS = LibriSpeech()

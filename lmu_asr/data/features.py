@@ -15,8 +15,8 @@ from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from lhotse.utils import fastcopy
 
 from lmu_asr.config import FeaturesConfig
-from lmu_asr.corpora.base import Manifests
 from lmu_asr.data.fbank import get_extractor
+from lmu_asr.data.manifests import Manifests
 from lmu_asr.data.shards import Shard, extract_shards
 from lmu_asr.data.validate import ValidationReport
 from lmu_asr.errors import DataError

@@ -16,7 +16,7 @@ from lhotse import Recording, SupervisionSegment, SupervisionSet
 from lhotse.utils import fastcopy
 
 from lmu_asr.config import FeaturesConfig
-from lmu_asr.corpora.base import Manifests
+from lmu_asr.data.manifests import Manifests
 from lmu_asr.errors import DataError
 
 SHOWN = 5

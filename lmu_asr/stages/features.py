@@ -107,7 +107,7 @@ STAGE = Stage(
     rooms=(
         "corpora",
         *("data/audio.py", "data/fbank.py", "data/features.py", "data/importers.py"),
-        *("data/shards.py", "data/validate.py"),
+        *("data/layout.py", "data/manifests.py", "data/shards.py", "data/validate.py"),
     ),
     after=("download",),
     inputs=inputs,

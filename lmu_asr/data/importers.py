@@ -1,0 +1,401 @@
+"""Import of people's own data, many formats through one door.
+
+Understood are a Kaldi data directory (``wav.scp text utt2spk [segments]``), JSON lines and CSV or
+TSV tables (``key source target``, and optionally ``speaker start end channel``), Lhotse manifests
+(recordings and supervisions, or cuts), and directories in LibriSpeech layout.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lhotse import CutSet, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from lhotse.utils import fastcopy
+
+from lmu_asr.data.audio import recording_from_file
+from lmu_asr.data.layout import read_layout
+from lmu_asr.data.manifests import Manifests
+from lmu_asr.errors import DataError
+from lmu_asr.progress import progress
+
+TABLES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv")
+# the names that lists in the wild use for the same column, ours first
+COLUMNS = {
+    "key": ("key", "id", "utt", "utt_id", "utterance"),
+    "source": ("source", "audio", "audio_filepath", "wav", "path", "file", "audio_path"),
+    "target": ("target", "text", "transcript", "sentence", "txt"),
+    "speaker": ("speaker", "spk", "speaker_id", "client_id"),
+    "start": ("start", "begin", "offset"),
+    "end": ("end",),
+    "duration": ("duration",),
+    "channel": ("channel",),
+}
+Place = tuple[str, float, "float | None"]  # recording, start and end in seconds
+KNOWN = "a Kaldi data directory (wav.scp, text), a .jsonl, .csv or .tsv list, Lhotse manifests"
+
+
+def split_paths(source: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Return the splits that ``source`` holds by name, as sub-directories or as files.
+
+    A split ``train`` is ``train/``, ``train.jsonl`` (``.csv``, ``.tsv``), ``train_cuts.jsonl.gz``,
+    ``cuts_train.jsonl.gz``, or ``<any>_supervisions_train.jsonl.gz`` beside its recordings.
+
+    Raises:
+        DataError: ``source`` does not exist.
+    """
+    if not source.exists():
+        raise DataError(f"{source}: no such file or directory (corpus.source)")
+    found: dict[str, Path] = {}
+    for name in names:
+        for path in _split_candidates(source, name):
+            found.setdefault(name, path)
+    return found
+
+
+def _split_candidates(source: Path, name: str) -> Iterator[Path]:
+    if not source.is_dir():
+        return
+    if (source / name).is_dir():
+        yield source / name
+    for suffix in TABLES:
+        stems = (name, f"{name}_cuts", f"cuts_{name}")
+        yield from (p for stem in stems if (p := source / f"{stem}{suffix}").is_file())
+    for suffix in (".jsonl", ".jsonl.gz"):
+        yield from sorted(source.glob(f"*cuts_{name}{suffix}"))
+        yield from sorted(source.glob(f"*supervisions_{name}{suffix}"))
+
+
+def import_data(path: Path) -> Manifests:
+    """Read one set of utterances in whatever format ``path`` is.
+
+    Raises:
+        DataError: an unknown format, or a broken line; the message names the file and the line.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: no such file or directory")
+    return _reader(path)(path)
+
+
+def _reader(path: Path) -> Callable[[Path], Manifests]:
+    if path.is_dir():
+        if (path / "wav.scp").is_file():
+            return read_kaldi
+        tables = [p for p in sorted(path.iterdir()) if p.name.endswith(TABLES)]
+        lhotse = [p for p in tables if "supervisions" in p.name or "cuts" in p.name]
+        lists = lhotse or [p for p in tables if "recordings" not in p.name]
+        if len(lists) == 1:
+            return lambda _: import_data(lists[0])
+        if next(path.rglob("*.trans.txt"), None):
+            return read_layout
+        found = ", ".join(p.name for p in sorted(path.iterdir())[:10]) or "nothing"
+        raise DataError(f"{path}: want {KNOWN}, or LibriSpeech layout; found {found}")
+    if path.name.endswith((".csv", ".tsv")):
+        return read_table
+    if "supervisions" in path.name:
+        return read_lhotse
+    if path.name.endswith((".jsonl", ".jsonl.gz", ".json")):
+        return read_cut_manifest if _is_cut_manifest(path) else read_json_lines
+    raise DataError(f"{path}: unknown format; want {KNOWN}")
+
+
+class _Collector:
+    """Gathers utterances, opening each audio file once."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._recordings: dict[str, Recording] = {}
+        self._supervisions: list[SupervisionSegment] = []
+        self._problems: dict[str, str] = {}
+
+    def add_recording(self, recording_id: str, path: str) -> None:
+        """Open the header of an audio file, or note why it cannot be."""
+        if recording_id in self._recordings or recording_id in self._problems:
+            return
+        try:
+            found = recording_from_file(resolve_audio(path, self._base), recording_id)
+            self._recordings[recording_id] = found
+        except DataError as error:
+            self._problems[recording_id] = str(error)
+
+    def add(
+        self,
+        utterance: str,
+        recording_id: str,
+        text: str,
+        speaker: str | None = None,
+        start: float = 0.0,
+        end: float | None = None,
+        channel: int | None = None,
+    ) -> None:
+        """Add an utterance: the whole recording, or a part of it; all channels, or one."""
+        recording = self._recordings.get(recording_id)
+        length = recording.duration if recording else 0.0
+        channels = list(recording.channel_ids) if recording else [0]
+        self._supervisions.append(
+            SupervisionSegment(
+                id=utterance,
+                recording_id=recording_id,
+                start=start,
+                duration=round((length if end is None else end) - start, ndigits=8),
+                channel=channel if channel is not None else _one_or_all(channels),
+                text=text,
+                speaker=speaker,
+            )
+        )
+
+    def manifests(self) -> Manifests:
+        """Return what was gathered."""
+        return Manifests(
+            RecordingSet.from_recordings(self._recordings.values()),
+            SupervisionSet.from_segments(self._supervisions),
+            self._problems,
+        )
+
+
+def _one_or_all(channels: list[int]) -> int | list[int]:
+    return channels[0] if len(channels) == 1 else channels
+
+
+def resolve_audio(path: str, base: Path) -> Path:
+    """Return where ``path`` is: as it is, beside the list that names it, or from here."""
+    given = Path(path)
+    if given.is_absolute() or (base / given).exists() or not given.exists():
+        return base / given
+    return given.resolve()
+
+
+def read_kaldi(folder: Path) -> Manifests:
+    """Read a Kaldi data directory; ``segments`` and ``utt2spk`` are optional.
+
+    Raises:
+        DataError: a file is missing, a line is broken or repeated, or audio is a command.
+    """
+    audio = _kaldi_table(folder / "wav.scp")
+    texts = _kaldi_table(folder / "text")
+    speakers = _kaldi_table(folder / "utt2spk", optional=True)
+    segments = _kaldi_table(folder / "segments", optional=True)
+    collector = _Collector(folder.resolve())
+    for recording_id, (value, line) in progress(audio.items(), f"reading {folder.name}"):
+        if value.endswith("|"):
+            raise DataError(
+                f"{folder}/wav.scp:{line}: '{recording_id}' is a command ({value}): commands are "
+                "not run; convert the audio to files first and name those"
+            )
+        collector.add_recording(recording_id, value)
+    places: dict[str, Place] = {u: _segment(folder, u, *e) for u, e in segments.items()}
+    if not segments:
+        places = {recording_id: (recording_id, 0.0, None) for recording_id in audio}
+    for utterance in dict.fromkeys([*texts, *places]):
+        recording_id, start, end = places.get(utterance, (utterance, 0.0, None))
+        text = texts.get(utterance, ("", 0))[0]
+        speaker = speakers.get(utterance, (None, 0))[0]
+        collector.add(utterance, recording_id, text, speaker, start, end)
+    return collector.manifests()
+
+
+def _kaldi_table(path: Path, optional: bool = False) -> dict[str, tuple[str, int]]:
+    """Read ``key rest of line`` into the rest and the line number by key."""
+    if not path.is_file():
+        if optional:
+            return {}
+        raise DataError(f"{path}: no such file; a Kaldi data directory needs wav.scp and text")
+    table: dict[str, tuple[str, int]] = {}
+    for number, line in _lines(path):
+        key, _, rest = line.strip().partition(" ") if " " in line else line.strip().partition("\t")
+        if key in table:
+            raise DataError(f"{path}:{number}: '{key}' is already on line {table[key][1]}")
+        if key:
+            table[key] = (rest.strip(), number)
+    return table
+
+
+def _segment(folder: Path, utterance: str, value: str, line: int) -> Place:
+    try:
+        recording_id, start, end = value.split()
+        return recording_id, float(start), float(end)
+    except ValueError as error:
+        raise DataError(
+            f"{folder}/segments:{line}: want '<utterance> <recording> <start> <end>', "
+            f"got '{utterance} {value}'"
+        ) from error
+
+
+def read_json_lines(path: Path) -> Manifests:
+    """Read JSON lines with ``key source target``, or the names that other toolkits use.
+
+    Raises:
+        DataError: a line is not a JSON object or lacks a column.
+    """
+
+    def rows() -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, line in _lines(path):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise DataError(f"{path}:{number}: not JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{path}:{number}: want an object, got {type(row).__name__}")
+            yield number, row
+
+    return _read_rows(path, rows())
+
+
+def read_table(path: Path) -> Manifests:
+    """Read a CSV or TSV table whose first line names the columns.
+
+    Raises:
+        DataError: a column is missing, or a line has too few.
+    """
+    lines = (line for _, line in _lines(path))
+    if path.name.endswith(".tsv"):  # quotes are text there
+        reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.DictReader(lines)
+
+    def rows() -> Iterator[tuple[int, dict[str, Any]]]:
+        for row in reader:
+            yield reader.line_num, {k: v for k, v in row.items() if v not in (None, "")}
+
+    return _read_rows(path, rows())
+
+
+def _read_rows(path: Path, rows: Iterator[tuple[int, dict[str, Any]]]) -> Manifests:
+    collector = _Collector(path.resolve().parent)
+    for number, row in progress(rows, f"reading {path.name}", unit="line"):
+        where = f"{path}:{number}"
+        source = _column(row, "source")
+        if source is None:
+            raise DataError(
+                f"{where}: no column 'source' (or {', '.join(COLUMNS['source'][1:])}); "
+                f"found {', '.join(map(str, row))}"
+            )
+        start = _number(row, "start", where) or 0.0
+        end = _number(row, "end", where)
+        duration = _number(row, "duration", where)
+        if end is None and duration is not None and _column(row, "start") is not None:
+            end = start + duration
+        channel = _number(row, "channel", where)
+        key = str(_column(row, "key") or Path(str(source)).stem)
+        speaker = _column(row, "speaker")
+        collector.add_recording(str(source), str(source))
+        collector.add(
+            key,
+            str(source),
+            str(_column(row, "target") or ""),
+            None if speaker is None else str(speaker),
+            start,
+            end,
+            None if channel is None else int(channel),
+        )
+    return collector.manifests()
+
+
+def _column(row: dict[str, Any], name: str) -> Any:
+    return next((row[c] for c in COLUMNS[name] if row.get(c) is not None), None)
+
+
+def _number(row: dict[str, Any], name: str, where: str) -> float | None:
+    value = _column(row, name)
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: {name} is {value!r}, want a number") from error
+
+
+def read_lhotse(path: Path) -> Manifests:
+    """Read Lhotse supervisions and the recordings beside them (the same name, ``recordings``).
+
+    Raises:
+        DataError: the recordings are missing, or a manifest is broken.
+    """
+    beside = path.with_name(path.name.replace("supervisions", "recordings"))
+    if not beside.is_file():
+        raise DataError(f"{path}: its recordings are not there: {beside.name}")
+    recordings = _load(lambda: list(RecordingSet.from_file(beside)), beside)
+    supervisions = _load(lambda: list(SupervisionSet.from_file(path)), path)
+    return _local(recordings, supervisions, path)
+
+
+def read_cut_manifest(path: Path) -> Manifests:
+    """Read Lhotse cuts: each supervision becomes an utterance of its recording.
+
+    Raises:
+        DataError: the manifest is broken, or holds cuts that are mixed or lack a recording.
+    """
+    recordings: dict[str, Recording] = {}
+    supervisions = []
+    for cut in _load(lambda: list(CutSet.from_file(path)), path):
+        if not isinstance(cut, MonoCut) or cut.recording is None:
+            raise DataError(
+                f"{path}: cut '{cut.id}' is a {type(cut).__name__} "
+                "without one recording; want MonoCut with recording"
+            )
+        recordings.setdefault(cut.recording.id, cut.recording)
+        for segment in cut.supervisions:
+            start = max(0.0, cut.start + segment.start)
+            duration = min(segment.duration, cut.end - start)
+            changes = {"start": start, "duration": duration, "recording_id": cut.recording.id}
+            supervisions.append(fastcopy(segment, channel=cut.channel, **changes))
+    return _local(list(recordings.values()), supervisions, path)
+
+
+def _is_cut_manifest(path: Path) -> bool:
+    for _, line in _lines(path):
+        return '"type"' in line and 'Cut"' in line
+    return False
+
+
+def _load(read: Callable[[], list[Any]], path: Path) -> list[Any]:
+    try:
+        return read()
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a whole Lhotse manifest: {error!r}") from error
+
+
+def _local(
+    recordings: list[Recording], supervisions: list[SupervisionSegment], path: Path
+) -> Manifests:
+    """Resolve the audio's paths and note what is missing; refuse what is not a file."""
+    kept, problems = [], {}
+    for recording in recordings:
+        source = recording.sources[0] if len(recording.sources) == 1 else None
+        if source is None or source.type != "file" or recording.transforms:
+            raise DataError(
+                f"{path}: recording '{recording.id}' is not one plain audio file; "
+                "export it to files first"
+            )
+        audio = resolve_audio(source.source, path.resolve().parent)
+        if not audio.is_file():
+            problems[recording.id] = f"{audio}: no such file"
+            continue
+        kept.append(fastcopy(recording, sources=[fastcopy(source, source=str(audio))]))
+    return Manifests(
+        RecordingSet.from_recordings(kept), SupervisionSet.from_segments(supervisions), problems
+    )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the numbered lines of a text file that are not blank.
+
+    Raises:
+        DataError: not UTF-8, or a compressed file that is cut short.
+    """
+    number = 0
+    try:
+        opener: Any = gzip.open if path.name.endswith(".gz") else open
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as stream:
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    yield number, line.rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}:{number + 1}: not UTF-8 ({error.reason}); convert it, for example with iconv"
+        ) from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}:{number + 1}: compressed file is cut short: {error}") from error
