@@ -6,10 +6,14 @@ besides those of the configuration: ``toy.pause`` (seconds slept in a step).
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ from torch import Tensor, nn
 from lmu_asr.config import Config, load_config
 from lmu_asr.errors import LmuAsrError
 from lmu_asr.progress import setup_logging
+from lmu_asr.training import finish
 from lmu_asr.training.distributed import World, joined_world
 from lmu_asr.training.interrupt import RunStoppedError
 from lmu_asr.training.state import Identity, derive_seed, seed_everything, shaping_options
@@ -150,8 +155,9 @@ def toy_config(*options: str) -> Config:
 
 
 def main(argv: list[str]) -> int:
-    """Train as one process of a run."""
+    """Train as one process of a run; no picture is drawn."""
     setup_logging()
+    finish.plot_training = lambda *_: None
     exp_dir, *options = argv
     config = toy_config(*[option for option in options if not option.startswith("toy.")])
     pause = [float(o.split("=")[1]) for o in options if o.startswith("toy.pause")]
@@ -166,6 +172,49 @@ def main(argv: list[str]) -> int:
             print(f"error: {error}", file=sys.stderr)
             return 1
     return 0
+
+
+def spawn(exp_dir: Path, options: Sequence[str], size: int = 1) -> list[BaseProcess]:
+    """Start the processes of a run; forked from a server that has imported torch once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "torch._dynamo"])  # optimisers import it
+    port = free_port()
+    processes = []
+    for rank in range(size):
+        env = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": size,
+            "LOCAL_WORLD_SIZE": size,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
+        values = {name: str(value) for name, value in env.items()}
+        processes.append(context.Process(target=_run, args=(values, [str(exp_dir), *options])))
+        processes[-1].start()
+    return list(processes)
+
+
+def run(exp_dir: Path, *options: str, size: int = 1) -> None:
+    """Train to the end in processes of their own; raises if one fails."""
+    processes = spawn(exp_dir, options, size)
+    for process in processes:
+        process.join(120)
+    codes = [process.exitcode for process in processes]
+    if any(codes):
+        raise RuntimeError(f"exit statuses {codes}")
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _run(env: dict[str, str], argv: list[str]) -> None:
+    os.environ.update(env)
+    sys.exit(main(argv))
 
 
 if __name__ == "__main__":

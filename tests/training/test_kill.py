@@ -1,0 +1,102 @@
+"""Runs that are killed, stopped and resumed end like an undisturbed run, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lmu_asr.training.checkpoint import CheckpointStore
+from lmu_asr.training.metrics import read_metrics
+from tests.training.outcome import differences, outcome
+from tests.training.toy import free_port, run, spawn
+
+KILLS = int(os.environ.get("TRAINING_KILLS", "4"))
+OPTIONS = ["train.ema=0.9", "train.average=2", "train.accumulate=2", "train.log_every=2"]
+PAUSE = "toy.pause=0.05"  # makes the run long enough to be killed at many moments
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_sigkill_at_random_moments(tmp_path: Path, size: int) -> None:
+    run(tmp_path / "calm", *OPTIONS, size=size)
+    draw = random.Random(size)
+    killed = 0
+    for attempt in range(10 * KILLS):
+        processes = spawn(tmp_path / "killed", [*OPTIONS, PAUSE], size)
+        if killed < KILLS:
+            wait_until_it_trains(tmp_path / "killed")
+            time.sleep(draw.uniform(0.0, 0.4))
+        else:
+            processes[0].join(100)
+        victims = processes if attempt % 2 else processes[:1]  # or one alone: the others fail
+        for process in victims:
+            killed += process.is_alive()
+            process.kill()
+        for process in processes:
+            process.join(20)
+            process.kill()
+        if processes[0].exitcode == 0:
+            break
+    assert killed >= KILLS
+    assert differences(outcome(tmp_path / "calm"), outcome(tmp_path / "killed")) == []
+
+
+def wait_until_it_trains(exp_dir: Path) -> None:
+    """Wait for a new line of metrics, at most 10 s."""
+    path = exp_dir / "metrics.jsonl"
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    for _ in range(1000):
+        if path.exists() and path.stat().st_mtime_ns != before:
+            return
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_and_leaves_with_success(tmp_path: Path, number: signal.Signals) -> None:
+    run(tmp_path / "calm", *OPTIONS)
+    process = spawn(tmp_path / "stopped", [*OPTIONS, "toy.pause=0.1", "train.checkpoint_every=99"])[
+        0
+    ]
+    wait_until_it_trains(tmp_path / "stopped")
+    os.kill(process.pid or 0, number)
+    process.join(20)
+    assert process.exitcode == 0
+    assert 0 < CheckpointStore(tmp_path / "stopped", 1).steps()[-1] < 9
+    run(tmp_path / "stopped", *OPTIONS, "train.checkpoint_every=99")
+    assert differences(outcome(tmp_path / "calm"), outcome(tmp_path / "stopped")) == []
+
+
+def test_torchrun_gives_the_loss_of_one_process(tmp_path: Path) -> None:
+    options = ["model.dropout=0", "train.epochs=4", "train.checkpoint_every=99"]
+    run(tmp_path / "one", *options)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    command += [f"--master_port={free_port()}", "-m", "tests.training.toy", str(tmp_path / "two")]
+    subprocess.run([*command, *options], check=True, capture_output=True, timeout=100)
+    one, two = (
+        [row for row in read_metrics(tmp_path / name / "metrics.jsonl") if row["kind"] != "final"]
+        for name in ("one", "two")
+    )
+    assert len(one) == len(two) == 24
+    for ours, theirs in zip(one, two, strict=True):
+        assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-4)
+        assert theirs.get("grad_norm", 0) == pytest.approx(ours.get("grad_norm", 0), rel=1e-3)
+
+
+def test_other_number_of_processes_goes_on(tmp_path: Path) -> None:
+    options = ["model.dropout=0", "train.checkpoint_every=99"]
+    run(tmp_path / "calm", *options)
+    process = spawn(tmp_path / "grown", [*options, "toy.pause=0.1"])[0]
+    wait_until_it_trains(tmp_path / "grown")
+    process.terminate()
+    process.join(20)
+    run(tmp_path / "grown", *options, size=2)
+    ours, theirs = outcome(tmp_path / "calm"), outcome(tmp_path / "grown")
+    for name, value in ours["tensors"]["model"].items():
+        assert theirs["tensors"]["model"][name].numpy() == pytest.approx(value.numpy(), rel=1e-3)
+    assert [row["step"] for row in theirs["file"]] == [row["step"] for row in ours["file"]]
