@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lmu_asr.files import atomic_write_text
@@ -72,7 +72,7 @@ def _row(result: Results, reference: Results | None) -> list[str]:
         f"{cost.rtf:.4f} ({cost.encoder_rtf:.4f} + {cost.search_rtf:.4f})",
         "offline" if cost.latency_ms is None else f"{cost.latency_ms:.0f}",
         format_duration(cost.training_seconds),
-        ", ".join(f"{name} {value:g}" for name, value in sorted(result.scales.items())) or "-",
+        format_scales(result.scales),
     ]
 
 
@@ -99,6 +99,13 @@ def format_rate(rate: Rate) -> str:
 def format_number(value: float | None) -> str:
     """Return a rate with two decimals, or ``n/a``."""
     return "n/a" if value is None else f"{value:.2f}"
+
+
+def format_scales(scales: Mapping[str, float]) -> str:
+    """Return the scales that differ from 1 (penalties: from 0), ``-`` where none does."""
+    neutral = {"acoustic_scale": 1.0, "blank_penalty": 0.0}
+    shown = (f"{n} {v:g}" for n, v in sorted(scales.items()) if v != neutral.get(n))
+    return ", ".join(shown) or "-"
 
 
 def format_oracle(result: Results) -> str:
@@ -156,7 +163,8 @@ READING = """\
 WER and CER in per cent. The interval is the middle 95 % of resamplings of whole utterances
 (`decode.bootstrap`); p is the two-sided paired bootstrap against the baseline variant with the same
 method on the same utterances. RTF is computing time over audio time, in brackets encoder + search.
-Scales were chosen on the dev split alone and frozen before the test split was read."""
+Scales were chosen on the dev split alone and frozen before the test split was read; an acoustic
+scale of 1 and a blank penalty of 0 are left out."""
 
 
 def write_results_markdown(

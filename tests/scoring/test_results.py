@@ -12,7 +12,7 @@ from lmu_asr.scoring.plots import plot_results
 from lmu_asr.scoring.record import Cost, Provenance, Rate, load_results, save_results
 from lmu_asr.scoring.results import collect, write_results
 from lmu_asr.scoring.score import score_pairs
-from lmu_asr.scoring.table import format_duration, format_rate, table_markdown
+from lmu_asr.scoring.table import format_duration, format_rate, format_scales, table_markdown
 from tests.scoring.samples import make_result, make_scores
 
 
@@ -86,7 +86,7 @@ def test_table_row_by_hand() -> None:
         "0.0075 (0.0050 + 0.0025)",
         "115",
         "6.2 min",
-        "acoustic_scale 1, lm_scale 0.5",
+        "lm_scale 0.5",
     ]
 
 
@@ -115,6 +115,21 @@ def test_dev_is_shown_only_on_request() -> None:
     results = [make_result(), make_result(split="dev", role="dev")]
     assert [r[2] for r in cells(table_markdown(results))[2:]] == ["test"]
     assert [r[2] for r in cells(table_markdown(results, splits=["dev"]))[2:]] == ["dev"]
+
+
+@pytest.mark.parametrize(
+    ("scales", "text"),
+    [
+        ({"blank_penalty": 0.0}, "-"),
+        ({"lm_scale": 1.0, "acoustic_scale": 1.0}, "lm_scale 1"),
+        (
+            {"lm_scale": 0.3, "acoustic_scale": 0.5, "blank_penalty": 2.0},
+            "acoustic_scale 0.5, blank_penalty 2, lm_scale 0.3",
+        ),
+    ],
+)
+def test_neutral_scales_are_left_out(scales: dict[str, float], text: str) -> None:
+    assert format_scales(scales) == text
 
 
 def test_phones_and_offline_are_marked() -> None:
