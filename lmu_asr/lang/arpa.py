@@ -109,10 +109,10 @@ class _Reader:
         counts, line = self._header(lines)
         for order, count in enumerate(counts, 1):
             if line != f"\\{order}-grams:":
-                raise self.fail(f"{line!r} where '\\{order}-grams:' should begin")
+                raise self.fail(f"'{line}' where '\\{order}-grams:' should begin")
             line = self._section(lines, order, count, order == len(counts))
         if line != "\\end\\":
-            raise self.fail(f"{line!r} where '\\end\\' should stand")
+            raise self.fail(f"'{line}' where '\\end\\' should stand")
         if self.added:
             log.info("%s: added %d n-grams that longer ones start with", self.path, self.added)
         return NgramModel(self.symbols, self.levels)

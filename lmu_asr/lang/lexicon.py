@@ -25,6 +25,7 @@ SILENCE = "SIL"
 SILENCE_PROBABILITY = 0.5
 _STRESSED = re.compile(r"(AA|AE|AH|AO|AW|AX|AY|EH|ER|EY|IH|IX|IY|OW|OY|UH|UW|UX)[012]")
 _VARIANT = re.compile(r"(.+)\((\d+)\)$")
+_COMMENT = re.compile(r"\s#(?:\s|$)")
 _DISAMBIG = re.compile(r"#\d+$")
 
 
@@ -46,7 +47,7 @@ def read_pronunciations(path: str | Path) -> dict[str, list[Pronunciation]]:
     found: dict[str, list[Pronunciation]] = {}
     faults: list[str] = []
     for number, line in enumerate(read_lines(path), 1):
-        fields = line.split(" #", 1)[0].split()
+        fields = _COMMENT.split(line, maxsplit=1)[0].split()
         if not fields or line.startswith(";;;"):
             continue
         variant = _VARIANT.match(fields[0])
