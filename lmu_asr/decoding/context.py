@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
+import kaldifst
 import numpy as np
 
-from lmu_asr.errors import LangError
+from lmu_asr.errors import GraphError, LangError
+from lmu_asr.fsa.arrays import from_fst, make_arrays
+from lmu_asr.fsa.graphs import Graph
 from lmu_asr.lang.lang import Lang
 
 
@@ -97,3 +101,26 @@ def _word_ids(lang: Lang, phrase: str) -> list[int]:
     if unknown:
         raise LangError(f"hot word {unknown[0]!r} of {phrase!r} is not in {lang.dir}/words.txt")
     return [lang.word_ids[word] for word in phrase.split()]
+
+
+def boosted_graph(graph: Graph, context: ContextGraph) -> Graph:
+    """Compose HL or HLG with hot words over words; the boost is in units of the graph's scores.
+
+    The composed graph has up to as many copies of the graph as hot words have prefixes: meant for
+    some dozens of phrases. The result has no file behind it.
+
+    Raises:
+        GraphError: a graph of tokens (H).
+    """
+    if graph.kind == "H":
+        raise GraphError("hot words are composed with HL or HLG; H has no words")
+    states, labels = context.next.shape
+    src, word = (grid.ravel() for grid in np.mgrid[0:states, 1:labels])
+    acceptor = make_arrays(
+        src, word, word, -context.gain[src, word], context.next[src, word], -context.unfinished
+    )
+    base = graph.arrays.to_vector()
+    kaldifst.arcsort(base, "olabel")
+    composed = kaldifst.compose(base, acceptor.to_vector())
+    kaldifst.arcsort(composed, "ilabel")
+    return replace(graph, arrays=from_fst(composed), path=None, steps=(), _scaled={})

@@ -22,6 +22,7 @@ from lmu_asr.fsa.lattice import Lattice
 from lmu_asr.lang.lang import Lang, ctc_min_frames
 
 RETRY_WIDER = 2.0
+RETRY_NARROWER = 0.6
 
 
 @dataclass
@@ -99,6 +100,15 @@ class SearchOptions:
             max_active=int(self.max_active * RETRY_WIDER),
         )
 
+    def narrower(self) -> SearchOptions:
+        """Return the options of the next attempt after a search that ran out of memory."""
+        return replace(
+            self,
+            search_beam=self.search_beam * RETRY_NARROWER,
+            lattice_beam=self.lattice_beam * RETRY_NARROWER,
+            max_active=max(int(self.max_active * RETRY_NARROWER), 20),
+        )
+
 
 class Engine(Protocol):
     """Loss and search; both engines search the same compiled graph."""
@@ -160,8 +170,12 @@ class Engine(Protocol):
         ...
 
 
-def get_engine(name: str = "auto") -> Engine:
+def get_engine(name: str = "auto", jobs: int = 1) -> Engine:
     """Return the engine ``k2`` or ``openfst``; ``auto`` takes k2 where it imports, and says so.
+
+    Args:
+        name: ``auto``, ``k2`` or ``openfst``.
+        jobs: processes that openfst searches with; k2 uses threads of its own.
 
     Raises:
         ConfigError: unknown name, or k2 asked for where it does not import.
@@ -176,7 +190,7 @@ def get_engine(name: str = "auto") -> Engine:
     from lmu_asr.fsa.openfst import OpenFstEngine
 
     logging.info("fsa engine: openfst%s", " (k2 is not installed)" if name == "auto" else "")
-    return OpenFstEngine()
+    return OpenFstEngine(jobs)
 
 
 def _k2_engine(required: bool) -> Engine | None:

@@ -6,6 +6,7 @@ k2 keeps no epsilon apart from the blank: a graph of OpenFst is converted by rem
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -261,7 +262,7 @@ def _split(lattices: Any, options: SearchOptions) -> list[Lattice | None]:
     words = lattices.aux_labels.values.cpu().numpy()
     splits = lattices.aux_labels.shape.row_splits(1).cpu().numpy()
     out: list[Lattice | None] = []
-    for begin, end in zip(bounds, bounds[1:], strict=False):
+    for begin, end in itertools.pairwise(bounds):
         if begin == end:
             out.append(None)
             continue

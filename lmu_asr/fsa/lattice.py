@@ -6,6 +6,7 @@ Legend: S states, E arcs, T frames. Scores are log probabilities, base e, float6
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -100,7 +101,7 @@ class Lattice:
         """(S,) log sum of the scores of all paths from the start to each state."""
         alpha = np.full(self.num_states, -np.inf)
         alpha[0] = 0.0
-        for arcs in self._levels:
+        for arcs in self._arc_levels:
             np.logaddexp.at(alpha, self.dst[arcs], alpha[self.src[arcs]] + self.scores[arcs])
         return alpha
 
@@ -116,6 +117,26 @@ class Lattice:
         """(E,) posterior probability of each arc, by the forward-backward algorithm."""
         alpha, beta = self.forward(), self.backward()
         return np.exp(alpha[self.src] + self.scores + beta[self.dst] - beta[0])
+
+    def pruned(self, beam: float) -> Lattice:
+        """Drop arcs on no path within ``beam`` (scaled score) of the best, and states left bare."""
+        beta = self.backward_best
+        alpha = np.full(self.num_states, -np.inf)
+        alpha[0] = 0.0
+        for arcs in self._arc_levels:
+            np.maximum.at(alpha, self.dst[arcs], alpha[self.src[arcs]] + self.scores[arcs])
+        through = alpha[self.src] + self.scores + beta[self.dst]
+        keep = through >= beta[0] - beam
+        used = np.zeros(self.num_states, dtype=bool)
+        used[0] = True
+        used[self.src[keep]] = used[self.dst[keep]] = True
+        new = np.cumsum(used) - 1
+        final = np.where(alpha + self.final_scores >= beta[0] - beam, self.final, -np.inf)
+        return Lattice(
+            new[self.src[keep]].astype(np.int32), new[self.dst[keep]].astype(np.int32),
+            self.token[keep], self.word[keep], self.am[keep], self.lm[keep], final[used],
+            self.frame[used], self.acoustic_scale, self.lm_scale,
+        )  # fmt: skip
 
     def best_path(self) -> Path:
         """Return the path with the highest scaled score.
@@ -168,17 +189,43 @@ class Lattice:
                     )
 
     @cached_property
-    def _levels(self) -> list[np.ndarray]:
-        """Arcs in groups, topologically: no arc of a group follows another of the same group."""
+    def levels(self) -> list[tuple[int, int]]:
+        """Ranges of states, topologically: no arc joins two states of one range."""
         depth = _depths(self.src, self.dst, self.token < 0, self.frame)
-        keys = self.frame.astype(np.int64) * (int(depth.max(initial=0)) + 1) + depth
-        order = np.argsort(keys[self.src], kind="stable")
-        bounds = np.flatnonzero(np.diff(keys[self.src][order])) + 1
-        return np.split(order, bounds) if len(order) else []
+        change = np.diff(self.frame).astype(bool) | np.diff(depth).astype(bool)
+        bounds = [0, *(np.flatnonzero(change) + 1).tolist(), self.num_states]
+        return list(itertools.pairwise(bounds)) if self.num_states else []
+
+    @cached_property
+    def _arc_levels(self) -> list[slice]:
+        """Arcs that leave each range of states, without the empty ones."""
+        offsets = self.arc_offsets
+        cuts = [(int(offsets[begin]), int(offsets[end])) for begin, end in self.levels]
+        return [slice(begin, end) for begin, end in cuts if begin < end]
+
+    def confidences(self, path: Path) -> list[float]:
+        """Posterior of each word of ``path``, 0 to 1.
+
+        A word's posterior is the sum over all arcs with its label whose frame lies nearer to it
+        than to the words before and behind it on the path.
+        """
+        posteriors = self.posteriors()
+        frames = np.asarray(path.word_frames, dtype=float)
+        edges = np.concatenate([[-np.inf], (frames[1:] + frames[:-1]) / 2, [np.inf]])
+        at = self.frame[self.src]
+        out = []
+        for index, word in enumerate(path.words):
+            # equal frames share an edge: "<=" on the right keeps a word's own arc inside
+            inside = (at >= min(edges[index], frames[index])) & (
+                at <= max(edges[index + 1], frames[index])
+            )
+            total = posteriors[inside & (self.word == word)].sum()
+            out.append(float(min(total, 1.0)))
+        return out
 
     def _backward(self, plus: np.ufunc) -> np.ndarray:
         beta = self.final_scores.copy()
-        for arcs in reversed(self._levels):
+        for arcs in reversed(self._arc_levels):
             plus.at(beta, self.src[arcs], self.scores[arcs] + beta[self.dst[arcs]])
         return beta
 

@@ -6,7 +6,10 @@ kaldi-decoder holds Python's lock while it searches, so parallel decoding takes 
 from __future__ import annotations
 
 import logging
+import multiprocessing
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, Protocol, TypeVar
 
 import kaldi_decoder
 import numpy as np
@@ -25,13 +28,31 @@ from lmu_asr.fsa.engine import (
 )
 from lmu_asr.fsa.graphs import Graph
 from lmu_asr.fsa.hypothesis import hypothesis_from_path
-from lmu_asr.fsa.lattice import Lattice, make_lattice
+from lmu_asr.fsa.lattice import Lattice, Path, make_lattice
+from lmu_asr.fsa.memory import with_smaller_beams
+
+T = TypeVar("T")
+S = TypeVar("S", covariant=True)
+
+
+class Search(Protocol[S]):
+    """A search of one utterance over a scaled graph."""
+
+    def __call__(self, fst: Any, scores: np.ndarray, options: SearchOptions) -> S:
+        """Search ``scores`` (T, V)."""
+        ...
 
 
 class OpenFstEngine:
     """Loss by torch, search by kaldi-decoder over OpenFst graphs, on the CPU."""
 
     name = "openfst"
+
+    def __init__(self, jobs: int = 1) -> None:
+        """Make an engine that searches with ``jobs`` processes."""
+        self.jobs = jobs
+        self._pool: ProcessPoolExecutor | None = None
+        self._pool_graph: Graph | None = None
 
     def ctc_loss(
         self,
@@ -69,15 +90,14 @@ class OpenFstEngine:
     ) -> list[Hypothesis]:
         """See :meth:`lmu_asr.fsa.engine.Engine.decode`."""
         check_vocabulary(log_probs, graph)
-        scaled = graph.scaled(options.lm_scale)
-        found = []
-        for scores in search_inputs(log_probs, lens, options, ids):
-            lattice = best_path(scaled, scores, options)
-            if lattice is None:
-                found.append(greedy_hypothesis(scores, graph.lang, fallback=True))
-            else:
-                found.append(hypothesis_from_path(lattice.best_path(), graph, options))
-        return found
+        inputs = search_inputs(log_probs, lens, options, ids)
+        paths = self._map(best_path, graph, inputs, options)
+        return [
+            greedy_hypothesis(scores, graph.lang, fallback=True)
+            if path is None
+            else hypothesis_from_path(path, graph, options)
+            for scores, path in zip(inputs, paths, strict=True)
+        ]
 
     def lattices(
         self,
@@ -89,16 +109,44 @@ class OpenFstEngine:
     ) -> list[Lattice | None]:
         """See :meth:`lmu_asr.fsa.engine.Engine.lattices`."""
         check_vocabulary(log_probs, graph)
-        scaled = graph.scaled(options.lm_scale)
         inputs = search_inputs(log_probs, lens, options, ids)
-        return [search_lattice(scaled, scores, options) for scores in inputs]
+        return self._map(search_lattice, graph, inputs, options)
+
+    def _map(
+        self, search: Search[T], graph: Graph, inputs: list[np.ndarray], options: SearchOptions
+    ) -> list[T]:
+        scaled = graph.scaled(options.lm_scale)
+        if self.jobs == 1 or len(inputs) == 1:
+            return [search(scaled.fst, scores, options) for scores in inputs]
+        pool = self._pool_for(scaled)
+        return list(pool.map(_in_worker, [(search, scores, options) for scores in inputs]))
+
+    def _pool_for(self, graph: Graph) -> ProcessPoolExecutor:
+        """Processes that hold ``graph``, forked so that they share its memory."""
+        if self._pool is None or self._pool_graph is not graph:
+            if self._pool is not None:
+                self._pool.shutdown()
+            _WORKER_GRAPH[0] = graph.fst
+            context = multiprocessing.get_context("fork")
+            self._pool = ProcessPoolExecutor(self.jobs, mp_context=context)
+            self._pool_graph = graph
+        return self._pool
 
 
-def best_path(graph: Graph, scores: np.ndarray, options: SearchOptions) -> Lattice | None:
+# What a forked worker searches: set in the parent just before the fork, never sent.
+_WORKER_GRAPH: list[Any] = [None]
+
+
+def _in_worker(job: tuple[Search[T], np.ndarray, SearchOptions]) -> T:
+    search, scores, options = job
+    return search(_WORKER_GRAPH[0], scores, options)
+
+
+def best_path(fst: Any, scores: np.ndarray, options: SearchOptions) -> Path | None:
     """Search one utterance, with a wider beam if no final state is reached; None if still not.
 
     Args:
-        graph: scaled graph.
+        fst: ``kaldifst.StdConstFst`` with scaled costs.
         scores: (T, V) float32 scaled acoustic scores.
         options: beams, and the scales to undo in the result.
     """
@@ -106,24 +154,38 @@ def best_path(graph: Graph, scores: np.ndarray, options: SearchOptions) -> Latti
         settings = kaldi_decoder.FasterDecoderOptions(
             beam=attempt.search_beam, max_active=attempt.max_active
         )
-        decoder = kaldi_decoder.FasterDecoder(graph.fst, settings)
+        decoder = kaldi_decoder.FasterDecoder(fst, settings)
         decoder.decode(kaldi_decoder.DecodableCtc(scores))
         if decoder.reached_final():
             _, lattice = decoder.get_best_path()
-            return unscaled_lattice(from_lattice(lattice), options)
+            return unscaled_lattice(from_lattice(lattice), options).best_path()
     return None
 
 
-def search_lattice(graph: Graph, scores: np.ndarray, options: SearchOptions) -> Lattice | None:
-    """Search one utterance for a lattice; arguments as for :func:`best_path`."""
+def search_lattice(fst: Any, scores: np.ndarray, options: SearchOptions) -> Lattice | None:
+    """Search one utterance for a lattice; arguments as for :func:`best_path`.
+
+    Where memory runs out the beams are made smaller. The best path of the lattice is the best of
+    the search; what the lattice keeps beside it lies within ``lattice_beam``.
+    """
+    for attempt in (options, options.wider()):
+        lattice = with_smaller_beams(lambda used: _raw_lattice(fst, scores, used), attempt)
+        if lattice is not None:
+            return unscaled_lattice(lattice, options)
+    return None
+
+
+def _raw_lattice(fst: Any, scores: np.ndarray, options: SearchOptions) -> LatticeArrays | None:
     settings = kaldi_decoder.LatticeSimpleDecoderConfig(
         beam=options.search_beam, lattice_beam=options.lattice_beam
     )
-    decoder = kaldi_decoder.LatticeSimpleDecoder(graph.fst, settings)
+    decoder = kaldi_decoder.LatticeSimpleDecoder(fst, settings)
     if not decoder.decode(kaldi_decoder.DecodableCtc(scores)):
         return None
+    if np.isinf(decoder.final_relative_cost()):
+        return None
     _, raw = decoder.get_raw_lattice()
-    return unscaled_lattice(from_lattice(raw), options)
+    return from_lattice(raw)
 
 
 def unscaled_lattice(arrays: LatticeArrays, options: SearchOptions) -> Lattice:

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from lmu_asr.errors import LangError
 from lmu_asr.fsa.arrays import FstArrays, make_arrays
 from lmu_asr.lang.lang import Lang
@@ -14,10 +16,18 @@ from lmu_asr.lang.lexicon import SILENCE
 
 @dataclass(frozen=True)
 class TrainingGraph:
-    """A CTC graph with tokens as labels (0 is the blank), and the fewest frames of a path."""
+    """CTC over all pronunciations of a transcript.
+
+    Attributes:
+        arrays: the graph with tokens as labels (0 is the blank); all arcs into a state carry the
+            same token, and every arc is a frame.
+        min_frames: the fewest frames of a path.
+        word_of_state: (S,) index in the transcript of the word that a state belongs to, -1: none.
+    """
 
     arrays: FstArrays
     min_frames: int
+    word_of_state: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,8 @@ class _Front:
 @dataclass
 class _Builder:
     arcs: list[tuple[int, int, int]] = field(default_factory=list)  # (src, dst, token)
-    count: int = 0
+    words: list[int] = field(default_factory=list)  # of each state
+    word: int = -1  # that new token states belong to
 
     def blank(self, tokens: Sequence[tuple[int, int]] = ()) -> int:
         """Add a state that takes blanks, entered from ``tokens`` by a blank."""
@@ -50,8 +61,8 @@ class _Builder:
         return last
 
     def _state(self, label: int, sources: Sequence[int]) -> int:
-        state = self.count
-        self.count += 1
+        state = len(self.words)
+        self.words.append(self.word if label else -1)
         self.arcs += [(source, state, label) for source in (*sources, state)]
         return state
 
@@ -67,17 +78,19 @@ def pronunciation_graph(words: Sequence[str], lang: Lang) -> TrainingGraph:
     builder = _Builder()
     front = _Front((builder.blank(),))
     silence = lang.token_ids.get(SILENCE)
-    for word in words:
+    for index, word in enumerate(words):
         front = _with_silence(builder, front, silence)
+        builder.word = index
         ends = tuple(builder.chain(pron, front) for pron in _pronunciations(word, lang))
+        builder.word = -1
         front = _Front((builder.blank(ends),), ends)
     front = _with_silence(builder, front, silence)
-    final = [float("inf")] * builder.count
+    final = [float("inf")] * len(builder.words)
     for state in (*front.blanks, *(state for state, _ in front.tokens)):
         final[state] = 0.0
     src, dst, label = zip(*builder.arcs, strict=True)
     arrays = make_arrays(src, label, label, 0.0, dst, final)
-    return TrainingGraph(arrays, _fewest_frames(builder, final))
+    return TrainingGraph(arrays, _fewest_frames(builder, final), np.array(builder.words))
 
 
 def _with_silence(builder: _Builder, front: _Front, silence: int | None) -> _Front:

@@ -1,0 +1,154 @@
+"""Rescoring with another language model: of n-best lists, and of whole lattices.
+
+A graph's score is that of lexicon and language model together. The graph's own model is taken out
+word by word and the new one put in, so pronunciation and silence costs stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lmu_asr.decoding.ngram import NgramScorer, State
+from lmu_asr.fsa.lattice import Lattice, Path, make_lattice
+from lmu_asr.lang.lang import Lang
+
+
+@dataclass
+class Exchange:
+    """The graph's language model and the one to put in its place.
+
+    Attributes:
+        old: the model that the graph was compiled with.
+        new: the model to rescore with.
+        lang: word symbols.
+    """
+
+    old: NgramScorer
+    new: NgramScorer
+    lang: Lang
+
+    @property
+    def start(self) -> tuple[State, State]:
+        """States of both models at the beginning of a sentence."""
+        return self.old.start, self.new.start
+
+    def step(self, state: tuple[State, State], word: int) -> tuple[float, tuple[State, State]]:
+        """Return by how much the new model prefers ``word``, and the states behind it."""
+        symbol = self.lang.words[word]
+        before, old = self.old.step(state[0], symbol)
+        after, new = self.new.step(state[1], symbol)
+        return after - before, (old, new)
+
+    def end(self, state: tuple[State, State]) -> float:
+        """Return by how much the new model prefers the end of the sentence."""
+        return self.new.end(state[1]) - self.old.end(state[0])
+
+    def difference(self, words: Sequence[int]) -> float:
+        """Return by how much the new model prefers a sentence of word ids."""
+        total, state = 0.0, self.start
+        for word in words:
+            gain, state = self.step(state, word)
+            total += gain
+        return total + self.end(state)
+
+
+def rescore_paths(paths: Sequence[Path], exchange: Exchange) -> list[Path]:
+    """Give each path the language-model score of the new model; the order stays."""
+    return [
+        replace(path, lm_score=path.lm_score + exchange.difference(path.words)) for path in paths
+    ]
+
+
+def rescore_lattice(lattice: Lattice, exchange: Exchange) -> Lattice:
+    """Compose a lattice with the difference of two language models, on the fly and exactly.
+
+    States of the result are pairs of a lattice state and the models' contexts, so every path gets
+    the score that its words have under the new model.
+    """
+    contexts = _Contexts(exchange)
+    pairs = [np.empty((0, 2), dtype=np.int64)] * len(lattice.levels)
+    level_of = np.repeat(np.arange(len(lattice.levels)), [e - b for b, e in lattice.levels])
+    waiting: list[list[np.ndarray]] = [[] for _ in lattice.levels]
+    waiting[0].append(np.zeros((1, 2), dtype=np.int64))
+    columns: list[tuple[np.ndarray, ...]] = []
+    for level in range(len(lattice.levels)):
+        if not waiting[level]:
+            continue
+        pairs[level] = np.unique(np.concatenate(waiting[level]), axis=0)
+        arc, source = _leaving(lattice, pairs[level][:, 0])
+        gain, after = contexts.advance(pairs[level][source, 1], lattice.word[arc])
+        target = np.stack([lattice.dst[arc].astype(np.int64), after], axis=1)
+        columns.append((pairs[level][source], target, arc, gain))
+        below = level_of[target[:, 0]]
+        for other in np.unique(below):
+            waiting[other].append(np.unique(target[below == other], axis=0))
+    return _assemble(lattice, np.concatenate(pairs), columns, contexts)
+
+
+def _leaving(lattice: Lattice, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Arcs that leave each of ``states``, and for each arc the index of its state."""
+    begin = lattice.arc_offsets[states]
+    counts = lattice.arc_offsets[states + 1] - begin
+    source = np.repeat(np.arange(len(states)), counts)
+    inside = np.arange(len(source)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return begin[source] + inside, source
+
+
+def _assemble(
+    lattice: Lattice,
+    pairs: np.ndarray,
+    columns: list[tuple[np.ndarray, ...]],
+    contexts: _Contexts,
+) -> Lattice:
+    src, dst, arc, gain = (np.concatenate(column) for column in zip(*columns, strict=True))
+    width = int(pairs[:, 1].max()) + 1
+    keys = pairs[:, 0] * width + pairs[:, 1]  # pair (0, 0), the start, has the least key
+    order = np.argsort(keys)
+    number = {"src": src, "dst": dst}
+    ends = {k: np.searchsorted(keys[order], v[:, 0] * width + v[:, 1]) for k, v in number.items()}
+    final = np.array([contexts.end(int(c)) for c in pairs[order, 1]])
+    return make_lattice(
+        ends["src"],
+        ends["dst"],
+        lattice.token[arc],
+        lattice.word[arc],
+        lattice.am[arc],
+        lattice.lm[arc] + gain,
+        lattice.final[pairs[order, 0]] + final,
+        lattice.acoustic_scale,
+        lattice.lm_scale,
+    )
+
+
+class _Contexts:
+    """Numbers for the pairs of language-model states, and a table of their steps."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.states = [exchange.start]
+        self.numbers = {exchange.start: 0}
+        self.steps: dict[tuple[int, int], tuple[float, int]] = {}
+
+    def advance(self, context: np.ndarray, word: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gains and contexts after ``word``; epsilon (0) changes nothing."""
+        gain, after = np.zeros(len(word)), context.copy()
+        worded = np.flatnonzero(word)
+        for index in worded.tolist():
+            gain[index], after[index] = self._step(int(context[index]), int(word[index]))
+        return gain, after
+
+    def _step(self, context: int, word: int) -> tuple[float, int]:
+        key = (context, word)
+        if key not in self.steps:
+            gain, state = self.exchange.step(self.states[context], word)
+            if state not in self.numbers:
+                self.numbers[state] = len(self.states)
+                self.states.append(state)
+            self.steps[key] = (gain, self.numbers[state])
+        return self.steps[key]
+
+    def end(self, context: int) -> float:
+        return self.exchange.end(self.states[context])
