@@ -13,7 +13,7 @@ import torch
 
 from lmu_asr.config import Config, config_to_dict
 from lmu_asr.data.dataset import build_eval_loader
-from lmu_asr.decoding.decoder import GRAPH_OF_METHOD, Decoder, SplitDecode, decode_split
+from lmu_asr.decoding.decoder import GRAPH_OF_METHOD, RESCORING, Decoder, SplitDecode, decode_split
 from lmu_asr.decoding.ngram import NgramScorer
 from lmu_asr.decoding.posteriors import Posteriors, compute_posteriors
 from lmu_asr.decoding.trained import Trained, load_trained, training_seconds
@@ -270,18 +270,28 @@ def make_decoder(config: Config, lang: Lang, graph_dir: Path) -> Decoder:
     graphs = {kind: Graph.load(graph_dir / f"{kind}.fst", lang) for kind in kinds}
     options = SearchOptions.from_config(decode)
     engine = get_engine(config.graph.fsa)
-    return Decoder(lang, graphs, engine, options, _fusion_model(decode.methods, lang, graph_dir))
+    models = _language_models(decode.methods, lang, graph_dir)
+    return Decoder(lang, graphs, engine, options, *models)
 
 
-def _fusion_model(methods: Sequence[str], lang: Lang, graph_dir: Path) -> NgramScorer | None:
-    """Load the n-gram that prefix beam search fuses; phones spell no words to apply it to."""
-    path = graph_dir / "G.arpa"
-    if "prefix_beam" not in methods or lang.unit == "phone":
-        return None
+def _language_models(
+    methods: Sequence[str], lang: Lang, graph_dir: Path
+) -> tuple[NgramScorer | None, NgramScorer | None]:
+    """Load the n-gram of the graphs and the larger one, each None where no method needs it."""
+    rescoring = [method for method in methods if method in RESCORING]
+    larger, path = graph_dir / "G_rescore.arpa", graph_dir / "G.arpa"
+    if rescoring and not larger.is_file():
+        raise ConfigError(
+            f"{larger} does not exist, and {rescoring[0]} needs it: set lm.rescore_order above"
+            " lm.order and run stage 3 again"
+        )
+    fused = "prefix_beam" in methods and lang.unit != "phone"
+    if not rescoring and not fused:
+        return None, None
     if not path.is_file():
         logging.info("prefix_beam: %s does not exist: no language model is fused", path)
-        return None
-    return NgramScorer.load(path)
+        return None, None
+    return NgramScorer.load(path), NgramScorer.load(larger) if rescoring else None
 
 
 def _check_splits(config: Config) -> None:

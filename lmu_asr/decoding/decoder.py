@@ -30,6 +30,7 @@ GRAPH_OF_METHOD = {
     "nbest_rescore": "HLG",
     "lattice_rescore": "HLG",
 }
+RESCORING = ("nbest_rescore", "lattice_rescore")
 TOKEN_METHODS = ("greedy", "H", "prefix_beam")
 
 
@@ -50,7 +51,8 @@ class SplitDecode:
 class Decoder:
     """What every search needs beside log-probabilities.
 
-    ``graphs`` by kind; ``lm``: word n-gram that prefix beam search fuses, None for none.
+    ``graphs`` by kind; ``lm``: word n-gram of the graphs, which prefix beam search fuses and
+    rescoring exchanges for ``rescore_lm``; None for none.
     """
 
     lang: Lang
@@ -58,6 +60,7 @@ class Decoder:
     engine: Engine
     options: SearchOptions
     lm: NgramScorer | None = None
+    rescore_lm: NgramScorer | None = None
 
     def search(self, posteriors: Posteriors, method: str, scales: Scales) -> SplitDecode:
         """Search every utterance of a split with one method at given scales."""
@@ -77,6 +80,7 @@ class Decoder:
                 options,
                 ids=batch.ids,
                 lm=self.lm,
+                rescore_lm=self.rescore_lm,
             )
             seconds += time.perf_counter() - start
             found.update(zip(batch.ids, hypotheses, strict=True))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path as FilePath
 
 import numpy as np
 from torch import Tensor
@@ -34,40 +32,6 @@ RESCORE = ("nbest_rescore", "lattice_rescore")
 METHODS = ("greedy", "prefix_beam", *ONE_BEST, *LATTICE)
 
 
-@dataclass(frozen=True)
-class SearchModels:
-    """What searches know beside the graph.
-
-    Attributes:
-        lm: the word n-gram of the graph: fused into prefix beam search, exchanged by rescoring.
-        rescore_lm: the larger n-gram.
-        context: hot words of prefix beam search, over tokens.
-    """
-
-    lm: NgramScorer | None = None
-    rescore_lm: NgramScorer | None = None
-    context: ContextGraph | None = None
-
-    @staticmethod
-    def load(methods: Sequence[str], graph_dir: FilePath) -> SearchModels:
-        """Read from ``graph_dir`` what ``methods`` need: G.arpa and G_rescore.arpa.
-
-        Raises:
-            GraphError: a rescoring method without G_rescore.arpa.
-        """
-        rescoring = [method for method in methods if method in RESCORE]
-        larger = graph_dir / "G_rescore.arpa"
-        if rescoring and not larger.is_file():
-            raise GraphError(
-                f"{larger}: {rescoring[0]} needs it; set lm.rescore_order and run the graph stage"
-            )
-        fused = "prefix_beam" in methods and (graph_dir / "G.arpa").is_file()
-        return SearchModels(
-            lm=NgramScorer.load(graph_dir / "G.arpa") if rescoring or fused else None,
-            rescore_lm=NgramScorer.load(larger) if rescoring else None,
-        )
-
-
 def decode_batch(
     log_probs: Tensor,
     lens: Tensor,
@@ -78,7 +42,9 @@ def decode_batch(
     options: SearchOptions,
     *,
     ids: Sequence[str] | None = None,
-    models: SearchModels | None = None,
+    lm: NgramScorer | None = None,
+    rescore_lm: NgramScorer | None = None,
+    context: ContextGraph | None = None,
     confidences: bool = False,
 ) -> list[Hypothesis]:
     """Search a batch with one method.
@@ -96,7 +62,9 @@ def decode_batch(
         engine: k2 or openfst, for graph methods.
         options: beams and scales.
         ids: utterance ids for messages.
-        models: language models and hot words.
+        lm: the word n-gram of the graph: fused into prefix beam search, exchanged by rescoring.
+        rescore_lm: the larger n-gram of the rescoring methods.
+        context: hot words of prefix beam search, over tokens.
         confidences: make lattices for 1best too, and word confidences from them.
 
     Raises:
@@ -104,18 +72,17 @@ def decode_batch(
         DataError: NaN or +infinity in the posteriors, naming the utterance.
         GraphError: a graph or language model is missing that the method needs.
     """
-    models = models or SearchModels()
     if method == "greedy":
         return greedy_search(log_probs, lens, lang, options.blank_penalty, ids)
     if method == "prefix_beam":
-        return prefix_beam_search(log_probs, lens, lang, options, models.lm, models.context, ids)
+        return prefix_beam_search(log_probs, lens, lang, options, lm, context, ids)
     if method not in METHODS:
         raise ConfigError(f"search '{method}': want one of {', '.join(METHODS)}")
     if graph is None or engine is None:
         raise GraphError(f"search {method} needs a graph and an engine")
     if method in ONE_BEST and not confidences:
         return engine.decode(log_probs, lens, graph, options, ids)
-    choose = _chooser(method, lang, options, models)
+    choose = _chooser(method, lang, options, lm, rescore_lm)
     lattices = engine.lattices(log_probs, lens, graph, options, ids)
     inputs = search_inputs(log_probs, lens, options, ids)
     return [
@@ -146,16 +113,23 @@ def _hypothesis(path: Path, lattice: Lattice, graph: Graph, options: SearchOptio
 
 
 def _chooser(
-    method: str, lang: Lang, options: SearchOptions, models: SearchModels
+    method: str,
+    lang: Lang,
+    options: SearchOptions,
+    lm: NgramScorer | None,
+    rescore_lm: NgramScorer | None,
 ) -> Callable[[Lattice], Path]:
     """The function that picks a path from a lattice."""
     if method in ONE_BEST:
         return Lattice.best_path
     if method == "nbest":
         return lambda lattice: _least_error(lattice.nbest(options.nbest), options)
-    if models.lm is None or models.rescore_lm is None:
-        raise GraphError(f"search {method} needs the graph's language model and a larger one")
-    exchange = Exchange(models.lm, models.rescore_lm, lang)
+    if lm is None or rescore_lm is None:
+        raise GraphError(
+            f"search {method} needs the graph's language model and a larger one: set"
+            " lm.rescore_order and run the graph stage"
+        )
+    exchange = Exchange(lm, rescore_lm, lang)
     if method == "lattice_rescore":
         return lambda lattice: rescore_lattice(lattice, exchange).best_path()
     return lambda lattice: _rescored(lattice.nbest(options.nbest), exchange, options)
