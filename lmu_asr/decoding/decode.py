@@ -18,7 +18,7 @@ from lmu_asr.decoding.ngram import NgramScorer
 from lmu_asr.decoding.posteriors import Posteriors, compute_posteriors
 from lmu_asr.decoding.trained import Trained, load_trained, training_seconds
 from lmu_asr.decoding.tune import Scales, Tuned, save_scales, scale_grid, tune_scales
-from lmu_asr.errors import ConfigError
+from lmu_asr.errors import ConfigError, DataError
 from lmu_asr.files import fingerprint
 from lmu_asr.fsa.engine import SearchOptions, get_engine
 from lmu_asr.fsa.graphs import Graph
@@ -112,6 +112,7 @@ class Session:
     ) -> Session:
         """Load everything that decoding needs; arguments as for :func:`run_decoding`."""
         _check_splits(config)
+        _check_cuts(config, data_dir)
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         lang = Lang.load(lang_dir)
         trained = load_trained(config, exp_dir, lang)
@@ -135,7 +136,7 @@ class Session:
         """Run the encoder over a split: log-probabilities, and transcripts apart from them."""
         decode, features = self.config.decode, self.config.features
         loader = build_eval_loader(
-            self.data_dir / f"{split}_cuts.jsonl.gz", decode.max_duration, num_workers=-1
+            cuts_path(self.data_dir, split), decode.max_duration, num_workers=-1
         )
         chunk = round(decode.chunk_ms / features.frame_shift_ms) if decode.streaming else 0
         return compute_posteriors(
@@ -305,6 +306,22 @@ def _check_splits(config: Config) -> None:
     if repeated:
         raise ConfigError(f"corpus.test names {repeated[0]!r} twice")
     _check_methods(config.decode.methods)
+
+
+def cuts_path(data_dir: Path, split: str) -> Path:
+    """Return the manifest of a split that stage 1 leaves."""
+    return data_dir / f"{split}_cuts.jsonl.gz"
+
+
+def _check_cuts(config: Config, data_dir: Path) -> None:
+    """Find a missing split before anything is computed."""
+    for split in (config.corpus.dev, *config.corpus.test):
+        if not cuts_path(data_dir, split).is_file():
+            have = sorted(p.name.split("_cuts")[0] for p in data_dir.glob("*_cuts.jsonl.gz"))
+            raise DataError(
+                f"{cuts_path(data_dir, split)}: missing; {data_dir} has {', '.join(have) or 'none'}; "
+                "correct corpus.dev or corpus.test, or extract features first (stage 1)"
+            )
 
 
 def _check_methods(methods: Sequence[str]) -> None:

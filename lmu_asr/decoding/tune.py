@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -138,7 +139,16 @@ def _describe(method: str, scales: Scales) -> str:
 
 def save_scales(path: Path, tuned: Mapping[str, Tuned], keys: Mapping[str, str]) -> None:
     """Write what was chosen to ``scales.json`` with the fingerprints ``keys`` it is valid for."""
-    write_json(path, {"keys": dict(keys), "methods": {m: asdict(t) for m, t in tuned.items()}})
+    methods = {method: _plain(asdict(item)) for method, item in tuned.items()}
+    write_json(path, {"keys": dict(keys), "methods": methods})
+
+
+def _plain(values: dict) -> dict:
+    """Write an infinite rate (no reference) as null, which JSON knows."""
+    rows = [values, *values["trials"]]
+    for row in rows:
+        row["rate"] = row["rate"] if math.isfinite(row["rate"]) else None
+    return values
 
 
 def load_scales(path: Path) -> dict[str, Tuned]:
@@ -155,7 +165,10 @@ def load_scales(path: Path) -> dict[str, Tuned]:
 
 
 def _tuned(values: dict) -> Tuned:
-    trials = tuple(Trial(Scales(**t["scales"]), t["rate"]) for t in values["trials"])
-    return Tuned(
-        values["method"], values["split"], Scales(**values["scales"]), values["rate"], trials
-    )
+    trials = tuple(Trial(Scales(**t["scales"]), _rate(t["rate"])) for t in values["trials"])
+    scales, rate = Scales(**values["scales"]), _rate(values["rate"])
+    return Tuned(values["method"], values["split"], scales, rate, trials)
+
+
+def _rate(value: float | None) -> float:
+    return math.inf if value is None else value

@@ -48,6 +48,9 @@ class Bench:
         self.model = FakeModel()
         self.lang = make_lang(root / "lang", TEXTS)
         self._graphs()
+        (root / "cuts").mkdir()
+        for split in self.splits:
+            (root / "cuts" / f"{split}_cuts.jsonl.gz").touch()
         monkeypatch.setattr(decode, "build_eval_loader", self.loader)
         trained = SimpleNamespace(
             model=self.model, sha256="ab" * 32, parameters=7, latency_ms=lambda _: 40.0
@@ -204,6 +207,12 @@ def test_empty_split(bench: Bench) -> None:
     bench.splits["dev"] = {}
     with pytest.raises(DataError, match="encoder, dev: no utterances"):
         bench.run()
+
+
+def test_missing_split_is_found_before_anything_is_read(bench: Bench) -> None:
+    with pytest.raises(DataError, match=r"tset_cuts\.jsonl\.gz: missing; .* has dev, test;"):
+        bench.run(replace(CONFIG, corpus=CorpusConfig(test=["test", "tset"])))
+    assert bench.read == []
 
 
 def test_phones_are_scored_as_phones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -67,12 +69,17 @@ def test_dev_without_references_still_gives_scales() -> None:
 
 def test_scales_file_reads_back(tmp_path: Path) -> None:
     tuned = {
-        m: tune_scales(
-            m, "dev", scale_grid(m, CONFIG), lambda s: ErrorCounts(0, 0, int(s.lm_scale < 0.5), 3)
+        method: tune_scales(
+            method,
+            "dev",
+            scale_grid(method, CONFIG),
+            lambda s: ErrorCounts(int(s.lm_scale < 0.5), 0, 0, int(s.blank_penalty)),
         )
-        for m in ("greedy", "HLG")
+        for method in ("greedy", "HLG")
     }
+    assert any(math.isinf(t.rate) for t in tuned["HLG"].trials)
     save_scales(tmp_path / "scales.json", tuned, {"checkpoint": "ab"})
+    json.loads((tmp_path / "scales.json").read_text(), parse_constant=pytest.fail)
     assert load_scales(tmp_path / "scales.json") == tuned
 
 
