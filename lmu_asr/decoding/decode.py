@@ -6,7 +6,7 @@ import logging
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +15,9 @@ from lmu_asr.config import Config, config_to_dict
 from lmu_asr.data.dataset import build_eval_loader
 from lmu_asr.decoding.decoder import GRAPH_OF_METHOD, RESCORING, Decoder, SplitDecode, decode_split
 from lmu_asr.decoding.ngram import NgramScorer
+from lmu_asr.decoding.oracle import oracle_rate
 from lmu_asr.decoding.posteriors import Posteriors, compute_posteriors
+from lmu_asr.decoding.times import hypothesis_spans, write_ctm
 from lmu_asr.decoding.trained import Trained, load_trained, training_seconds
 from lmu_asr.decoding.tune import Scales, Tuned, save_scales, scale_grid, tune_scales
 from lmu_asr.errors import ConfigError, DataError
@@ -39,7 +41,14 @@ from lmu_asr.scoring.transcripts import write_errs, write_recogs, write_wer_summ
 
 __all__ = ["Decoder", "Session", "decode_split", "make_decoder", "run_decoding"]
 
-FILES = ("recogs-*.txt", "errs-*.txt", "cer-errs-*.txt", "wer-summary-*.txt", "report-*.html")
+FILES = (
+    "recogs-*.txt",
+    "errs-*.txt",
+    "cer-errs-*.txt",
+    "wer-summary-*.txt",
+    "report-*.html",
+    "words-*.ctm",
+)
 
 
 def run_decoding(
@@ -190,8 +199,10 @@ class Session:
         results = []
         for method, found in runs.items():
             scores = self._scores(method, found, texts)
-            results.append(self._result(split, role, posteriors, tuned[method], found, scores))
-            self._write_files(results[-1], scores)
+            oracle = oracle_rate(self.decoder, posteriors, method, tuned[method].scales, texts)
+            result = self._result(split, role, posteriors, tuned[method], found, scores)
+            results.append(replace(result, oracle=oracle))
+            self._write_files(results[-1], scores, found)
         rates = {r.method: math.inf if r.wer.rate is None else r.wer.rate for r in results}
         write_wer_summary(self.out / f"wer-summary-{split}.txt", rates)
         return results
@@ -255,12 +266,17 @@ class Session:
             command=self.command,
         )
 
-    def _write_files(self, result: Results, scores: Scores) -> None:
+    def _write_files(self, result: Results, scores: Scores, found: SplitDecode) -> None:
         name = f"{result.split}-{result.method}"
         write_recogs(self.out / f"recogs-{name}.txt", scores.words)
         write_errs(self.out / f"errs-{name}.txt", scores.words)
         write_errs(self.out / f"cer-errs-{name}.txt", scores.chars)
         write_report(self.out / f"report-{name}.html", result, scores)
+        spans = {i: hypothesis_spans(h) for i, h in sorted(found.hypotheses.items())}
+        if any(spans.values()):
+            shift = self.config.features.frame_shift_ms / 1000
+            seconds = self.trained.model.subsampling_factor * shift
+            write_ctm(self.out / f"words-{name}.ctm", spans, seconds)
         _log_result(result)
 
 

@@ -31,6 +31,8 @@ class FakeModel(nn.Module):
     Features (N, T, V) hold unnormalised scores; output frame t is the mean of frames 2t and 2t + 1.
     """
 
+    subsampling_factor = 2
+
     def __init__(self) -> None:
         super().__init__()
         self.calls = 0

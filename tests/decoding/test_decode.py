@@ -63,6 +63,7 @@ class Bench:
         write_arpa(train_ngram(TEXTS, 2), arpa)
         for kind in ("H", "HL", "HLG"):
             compile_graph(kind, self.lang, arpa, self.root / "graph" / f"{kind}.fst", GraphConfig())
+        write_arpa(train_ngram(TEXTS, 3), arpa.with_name("G_rescore.arpa"))
 
     def loader(self, path: Path, max_duration: float, num_workers: int = 0) -> Iterator[FakeBatch]:
         split = path.name.removesuffix("_cuts.jsonl.gz")
@@ -108,6 +109,35 @@ def test_files(bench: Bench) -> None:
     assert (bench.out / "wer-summary-test.txt").read_text().splitlines()[0] == "settings\tWER"
     assert (bench.out / "report-test-HLG.html").is_file()
     assert not list(bench.out.glob(".*"))
+
+
+def test_word_times(bench: Bench) -> None:
+    bench.run()
+    lines = (bench.out / "words-test-HLG.ctm").read_text().splitlines()
+    rows = [line.split() for line in lines if line.startswith("t3 ")]
+    # "one" is the boundary and three letters, each of 4 frames of 10 ms, the last 2 of them blank
+    assert [(r[2], r[3], r[4]) for r in rows] == [
+        ("0.000", "0.140", "one"),
+        ("0.160", "0.140", "two"),
+    ]
+    assert not (bench.out / "words-test-greedy.ctm").exists()
+
+
+def test_methods_of_lattices_have_an_oracle(bench: Bench) -> None:
+    methods = ["HLG", "nbest", "nbest_rescore", "lattice_rescore"]
+    found = {r.method: r for r in bench.run(with_decode(methods=methods)) if r.role == "test"}
+    assert found["HLG"].oracle is None
+    for method in methods[1:]:
+        result = found[method]
+        assert result.oracle is not None and result.wer.rate is not None
+        assert 0 <= result.oracle <= result.wer.rate
+    assert found["lattice_rescore"].oracle <= found["nbest"].oracle  # the list is of the lattice
+
+
+def test_oracle_by_hand(bench: Bench) -> None:
+    bench.splits["test"] = {"t1": ("one two unknown", "one two")}
+    result = bench.run(with_decode(methods=["lattice_rescore"]))[-1]
+    assert result.oracle == pytest.approx(100 / 3)
 
 
 def test_costs_and_provenance_are_recorded(bench: Bench) -> None:

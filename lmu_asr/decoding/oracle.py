@@ -1,0 +1,80 @@
+"""The error rate of the best choice that a list or a lattice would allow.
+
+It bounds what any rescoring of the same search can reach. It is measured after the scales are
+chosen, and its time is not part of the search.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from lmu_asr.decoding.decoder import GRAPH_OF_METHOD, Decoder
+from lmu_asr.decoding.nbest import lattice_oracle_errors, oracle_errors
+from lmu_asr.decoding.posteriors import PosteriorBatch, Posteriors
+from lmu_asr.decoding.search import nbest_lists
+from lmu_asr.decoding.tune import Scales
+from lmu_asr.fsa.engine import SearchOptions
+from lmu_asr.fsa.graphs import Graph
+from lmu_asr.fsa.lattice import Lattice
+from lmu_asr.scoring.score import ErrorCounts, split_words
+
+OF_LISTS = ("nbest", "nbest_rescore")
+OF_LATTICES = ("lattice_rescore",)
+
+
+def oracle_rate(
+    decoder: Decoder,
+    posteriors: Posteriors,
+    method: str,
+    scales: Scales,
+    texts: Mapping[str, str],
+) -> float | None:
+    """Return the oracle word error rate in per cent; None for methods that keep one path.
+
+    Args:
+        decoder: engine and graphs.
+        posteriors: log-probabilities of the split.
+        method: n-best methods: the best of ``nbest`` paths; whole-lattice rescoring: the best path
+            of the lattice.
+        scales: the chosen scales.
+        texts: reference of each utterance id.
+    """
+    if method not in (*OF_LISTS, *OF_LATTICES):
+        return None
+    graph = decoder.graphs[GRAPH_OF_METHOD[method]]
+    options = replace(decoder.options, **vars(scales))
+    errors = words = 0
+    for batch in posteriors:
+        refs = [split_words(texts[i]) for i in batch.ids]
+        found = _batch_errors(decoder, batch, method, graph, options, refs)
+        errors += sum(found)
+        words += sum(map(len, refs))
+    rate = ErrorCounts(substitutions=errors, length=words).rate
+    return rate if math.isfinite(rate) else None
+
+
+def _batch_errors(
+    decoder: Decoder,
+    batch: PosteriorBatch,
+    method: str,
+    graph: Graph,
+    options: SearchOptions,
+    refs: list[list[str]],
+) -> list[int]:
+    lattices = decoder.engine.lattices(batch.log_probs, batch.lens, graph, options, batch.ids)
+    if method in OF_LATTICES:
+        return [_in_lattice(decoder, *pair) for pair in zip(lattices, refs, strict=True)]
+    lists = nbest_lists(lattices, graph, options)
+    return [
+        oracle_errors([hypothesis.words for hypothesis in hypotheses], ref)
+        for hypotheses, ref in zip(lists, refs, strict=True)
+    ]
+
+
+def _in_lattice(decoder: Decoder, lattice: Lattice | None, ref: list[str]) -> int:
+    if lattice is None:
+        return len(ref)
+    unknown = -1  # matches no word of a lattice
+    return lattice_oracle_errors(lattice, [decoder.lang.word_ids.get(w, unknown) for w in ref])
