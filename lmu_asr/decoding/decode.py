@@ -199,9 +199,11 @@ class Session:
         results = []
         for method, found in runs.items():
             scores = self._scores(method, found, texts)
-            oracle = oracle_rate(self.decoder, posteriors, method, tuned[method].scales, texts)
             result = self._result(split, role, posteriors, tuned[method], found, scores)
-            results.append(replace(result, oracle=oracle))
+            if role == "test":
+                oracle = oracle_rate(self.decoder, posteriors, method, tuned[method].scales, texts)
+                result = replace(result, oracle=oracle)
+            results.append(result)
             self._write_files(results[-1], scores, found)
         rates = {r.method: math.inf if r.wer.rate is None else r.wer.rate for r in results}
         write_wer_summary(self.out / f"wer-summary-{split}.txt", rates)

@@ -20,6 +20,7 @@ from lmu_asr.errors import LangError
 from lmu_asr.fsa.engine import Engine, Hypothesis, SearchOptions
 from lmu_asr.fsa.graphs import Graph
 from lmu_asr.lang.lang import Lang
+from lmu_asr.progress import progress
 from lmu_asr.scoring.record import Cost
 
 GRAPH_OF_METHOD = {
@@ -68,7 +69,7 @@ class Decoder:
         options = replace(self.options, **vars(scales))
         found: dict[str, Hypothesis] = {}
         seconds = 0.0
-        for batch in posteriors:
+        for batch in progress(posteriors, method, total=len(posteriors), unit="batch"):
             start = time.perf_counter()
             hypotheses = decode_batch(
                 batch.log_probs,
