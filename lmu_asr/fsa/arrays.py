@@ -58,8 +58,9 @@ class FstArrays:
         """Return a copy whose costs, those of final states included, are multiplied by ``scale``."""
         arcs = self.arcs.copy()
         arcs["weight"] *= np.float32(scale)
-        final = np.where(np.isinf(self.final), self.final, self.final * np.float32(scale))
-        return replace(self, arcs=arcs, final=final.astype(np.float32))
+        final = self.final.copy()
+        final[np.isfinite(final)] *= np.float32(scale)
+        return replace(self, arcs=arcs, final=final)
 
     def without_disambiguation(self, num_tokens: int, num_words: int) -> FstArrays:
         """Turn input labels >= ``num_tokens`` and output labels >= ``num_words`` into epsilon."""

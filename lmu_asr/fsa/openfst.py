@@ -121,11 +121,16 @@ class OpenFstEngine:
         pool = self._pool_for(scaled)
         return list(pool.map(_in_worker, [(search, scores, options) for scores in inputs]))
 
+    def close(self) -> None:
+        """End the processes; the next search starts others."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._pool = None
+
     def _pool_for(self, graph: Graph) -> ProcessPoolExecutor:
         """Processes that hold ``graph``, forked so that they share its memory."""
         if self._pool is None or self._pool_graph is not graph:
-            if self._pool is not None:
-                self._pool.shutdown()
+            self.close()
             _WORKER_GRAPH[0] = graph.fst
             context = multiprocessing.get_context("fork")
             self._pool = ProcessPoolExecutor(self.jobs, mp_context=context)
