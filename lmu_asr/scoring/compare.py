@@ -151,7 +151,8 @@ def comparison_text(comparison: Comparison, limit: int = 20) -> str:
         ("real-time factor", f"{first.cost.rtf:.4f}", f"{second.cost.rtf:.4f}"),
     ]
     widths = [max(len(row[k]) for row in rows) for k in range(3)]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+    padded = [[cell.ljust(w) for cell, w in zip(row, widths, strict=True)] for row in rows]
+    lines = ["  ".join(row).rstrip() for row in padded]
     better = sum(d.errors[0] < d.errors[1] for d in comparison.differences)
     worse = sum(d.errors[0] > d.errors[1] for d in comparison.differences)
     lines.append(

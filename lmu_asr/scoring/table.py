@@ -66,7 +66,7 @@ def _row(result: Results, reference: Results | None) -> list[str]:
         result.method,
         result.split,
         ("" if result.unit == "word" else "PER ") + format_rate(result.wer),
-        format_number(result.cer.rate),
+        format_number(result.cer.rate) if result.unit == "word" else "-",
         _significance(result, reference),
         f"{cost.parameters / 1e6:.2f}",
         f"{cost.rtf:.4f} ({cost.encoder_rtf:.4f} + {cost.search_rtf:.4f})",
@@ -83,7 +83,7 @@ def _significance(result: Results, reference: Results | None) -> str:
         return "baseline"
     p = p_value(result, reference)
     if p is None:
-        return "other utterances"
+        return "not comparable"
     change = result.wer.errors - reference.wer.errors
     sign = "better" if change < 0 else "worse" if change > 0 else "equal"
     return f"{p:.3f} ({sign})"

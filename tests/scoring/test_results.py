@@ -100,7 +100,7 @@ def test_significance_against_the_default_variant() -> None:
         "default": "baseline",
         "a-better": "0.001 (better)",
         "same": "1.000 (equal)",
-        "other": "other utterances",
+        "other": "not comparable",
     }
 
 
@@ -134,7 +134,7 @@ def test_neutral_scales_are_left_out(scales: dict[str, float], text: str) -> Non
 
 def test_phones_and_offline_are_marked() -> None:
     row = cells(table_markdown([make_result(unit="phone", cost=Cost())]))[2]
-    assert row[3].startswith("PER 10.00")
+    assert row[3].startswith("PER 10.00") and row[4] == "-"
     assert row[8] == "offline"
 
 
