@@ -49,6 +49,7 @@ from lmu_asr.training.optim import (
 )
 from lmu_asr.training.setup import choose_precision, describe, make_model, prepare_process
 from lmu_asr.training.snapshot import collect, restore, restore_rank
+from lmu_asr.training.source import LoaderSource
 from lmu_asr.training.state import (
     EpochRecord,
     Identity,
@@ -364,8 +365,7 @@ class Trainer:
         self.gradients.frame_limit = restore_rank(checkpoint, self.world)
         if self.world.is_main:
             self.store.discard_after(self.state.step)
-            best = bool(self.state.epochs) and self._is_best_step()
-            self.store.relink(self.state.step, best)
+            self.store.relink(self.state.step, self._is_best_step())
         if not self.state.finished:
             log_main(
                 self.world,
@@ -428,8 +428,11 @@ class Trainer:
         return since > 60.0 * self.options.checkpoint_minutes
 
     def _is_best_step(self) -> bool:
-        last = self.state.epochs[-1]
-        return last.epoch == self.state.best_epoch and last.step == self.state.step
+        """Whether the restored state is the best epoch's end, whose links a kill may have left out."""
+        state = self.state
+        if state.finished or not state.epochs:
+            return False
+        return state.epochs[-1].epoch == state.best_epoch and state.epochs[-1].step == state.step
 
     def _is_out_of_steps(self) -> bool:
         return 0 < self.options.max_steps <= self.state.step
@@ -472,8 +475,6 @@ def run_training(config: Config, exp_dir: Path, data_dir: Path, lang_dir: Path) 
         CheckpointError: ``exp_dir`` holds a run of other data, tokens or configuration.
         TrainingError: training cannot go on.
     """
-    from lmu_asr.training.source import LoaderSource
-
     with joined_world() as world:
         prepare_process(config, world)
         lang = Lang.load(lang_dir)
