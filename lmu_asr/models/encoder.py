@@ -17,7 +17,7 @@ from lmu_asr.config import ModelConfig
 from lmu_asr.errors import ModelError
 from lmu_asr.models.controls import LstmMixer, TransformerLayer, sinusoidal_positions
 from lmu_asr.models.gated_lmu import GatedLmu
-from lmu_asr.models.layers import BranchDrop, RMSNorm, SwiGLU
+from lmu_asr.models.layers import Residual, RMSNorm, SwiGLU
 from lmu_asr.models.lmu import LmuCellMixer, ParallelLmuMixer
 from lmu_asr.models.mixers import Bidirectional, Mixer, State
 from lmu_asr.models.subsampling import Subsampling
@@ -26,19 +26,18 @@ from lmu_asr.models.subsampling import Subsampling
 class Block(nn.Module):
     """``x + mixer(norm x)``, then ``x + feed_forward(norm x)``."""
 
-    def __init__(self, mixer: Mixer, dim: int, ff: nn.Module | None, drop: BranchDrop) -> None:
+    def __init__(self, mixer: Mixer, dim: int, ff: nn.Module | None, residual: Residual) -> None:
         """``mixer``: what mixes frames; ``ff``: what mixes features, or None."""
         super().__init__()
         self.mixer_norm = RMSNorm(dim)
         self.mixer = mixer
         self.ff_norm = RMSNorm(dim) if ff is not None else None
         self.ff = ff
-        self.drop = drop
+        self.residual = residual
 
     def forward(self, x: Tensor, lens: Tensor | None) -> Tensor:
         """Map x (N, T', D) to (N, T', D)."""
-        x = x + self.drop(self.mixer(self.mixer_norm(x), lens))
-        return self._feed_forward(x)
+        return self._feed_forward(self.residual(x, self.mixer(self.mixer_norm(x), lens)))
 
     def init_state(self, n: int, device: torch.device, dtype: torch.dtype) -> State:
         """State of the mixer, and the frames that wait for its delayed output."""
@@ -64,7 +63,7 @@ class Block(nn.Module):
     def _feed_forward(self, x: Tensor) -> Tensor:
         if self.ff is None or self.ff_norm is None:
             return x
-        return x + self.drop(self.ff(self.ff_norm(x)))
+        return self.residual(x, self.ff(self.ff_norm(x)))
 
 
 class Encoder(nn.Module):
@@ -220,7 +219,7 @@ def _make_layer(config: ModelConfig, i: int) -> nn.Module:
     scale = (2 * config.num_layers) ** -0.5
     depth = config.stochastic_depth * i / max(config.num_layers - 1, 1)
     ff = SwiGLU(dim, hidden, scale) if hidden else None
-    return Block(_make_mixer(config, i, scale), dim, ff, BranchDrop(config.dropout, depth))
+    return Block(_make_mixer(config, i, scale), dim, ff, Residual(config.dropout, depth))
 
 
 def _make_mixer(config: ModelConfig, i: int, scale: float) -> Mixer:

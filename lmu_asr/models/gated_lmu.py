@@ -6,6 +6,7 @@ Legend: N batch, T frames, D model width, C memory channels, K look-ahead.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from lmu_asr.models.layers import init_linear, mask_frames
 from lmu_asr.models.memory import LegendreMemory
 from lmu_asr.models.mixers import Mixer, State
+from lmu_asr.models.native.fused import silu_gate
 
 
 class DepthwiseConv(nn.Module):
@@ -64,22 +66,22 @@ class GatedLmu(Mixer):
         self.dim, self.channels = dim, channels
         self.lookahead = lookahead
         self.window = max(thetas) + lookahead + max(conv_kernel - 1, 0)
-        self.input = nn.Linear(dim, 2 * channels, bias=False)  # value, gate
+        self.value = nn.Linear(dim, channels, bias=False)
+        self.gate = nn.Linear(dim, channels, bias=False)
         self.output = nn.Linear(channels, dim, bias=False)
         self.conv = DepthwiseConv(channels, conv_kernel, not bidirectional) if conv_kernel else None
-        options = {"trainable_theta": trainable_theta, "form": form}
-        self.memory = LegendreMemory(channels, order, thetas, **options)
-        self.back = (
-            LegendreMemory(channels, order, thetas, skip=False, **options)
-            if bidirectional
-            else None
+        make = partial(
+            LegendreMemory, channels, order, thetas, trainable_theta=trainable_theta, form=form
         )
-        init_linear(self.input)
+        self.memory = make()
+        self.back = make(skip=False) if bidirectional else None
+        init_linear(self.value)
+        init_linear(self.gate)
         init_linear(self.output, out_scale)
 
     def forward(self, x: Tensor, lens: Tensor | None) -> Tensor:
         """See :meth:`Mixer.forward`."""
-        u, gate = self.input(x).chunk(2, dim=-1)
+        u, gate = self.value(x), self.gate(x)
         exposed = self.lookahead or self.back is not None
         u = mask_frames(u, lens) if exposed else u
         if self.conv is not None:
@@ -88,7 +90,7 @@ class GatedLmu(Mixer):
         y = self._ahead(u)
         if self.back is not None:
             y = y + self.back(u.flip(1))[0].flip(1)
-        return self.output(y * F.silu(gate))
+        return self.output(silu_gate(y, gate))
 
     def _ahead(self, u: Tensor) -> Tensor:
         if not self.lookahead:
@@ -105,14 +107,14 @@ class GatedLmu(Mixer):
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """See :meth:`Mixer.step`."""
         memory, before, gates, drop = state
-        u, gate = self.input(x).chunk(2, dim=-1)
+        u, gate = self.value(x), self.gate(x)
         if self.conv is not None:
             whole = torch.cat([before, u], dim=1)
             u = self.conv.convolve(whole) + u
             before = whole[:, whole.shape[1] - before.shape[1] :]
         y, memory = self.memory(u, None, memory)
         if not self.lookahead:
-            return self.output(y * F.silu(gate)), (memory, before, gates, 0)
+            return self.output(silu_gate(y, gate)), (memory, before, gates, 0)
         y, gates, drop = self._delayed(y, torch.cat([gates, gate], dim=1), drop)
         return y, (memory, before, gates, drop)
 
@@ -126,5 +128,5 @@ class GatedLmu(Mixer):
         skipped = min(drop, y.shape[1])
         y = y[:, skipped:]
         ready = y.shape[1]
-        y = self.output(y * F.silu(gates[:, :ready]))
+        y = self.output(silu_gate(y, gates[:, :ready]))
         return y, gates[:, ready:], drop - skipped

@@ -6,8 +6,9 @@ Legend: N batch, T frames, D model width.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lmu_asr.models.native.fused import dropped_sum, rms_norm, swiglu
 
 
 def length_mask(lens: Tensor, T: int) -> Tensor:
@@ -42,9 +43,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x (..., D) over its last axis, in float32 at the least."""
-        wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (wide * scale * self.weight).to(x.dtype)
+        return rms_norm(x, self.weight, self.eps)
 
 
 class SwiGLU(nn.Module):
@@ -60,27 +59,26 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (..., D) to (..., D)."""
-        a, b = self.w1(x).chunk(2, dim=-1)
-        return self.w2(F.silu(a) * b)
+        return self.w2(swiglu(self.w1(x)))
 
 
-class BranchDrop(nn.Module):
-    """Dropout, and stochastic depth: drop a residual branch of a whole utterance (Huang et al. 2016)."""
+class Residual(nn.Module):
+    """``x + branch`` with dropout and stochastic depth on the branch (Huang et al. 2016)."""
 
     def __init__(self, dropout: float, drop_path: float) -> None:
         """``dropout``: rate per element; ``drop_path``: rate per utterance."""
         super().__init__()
         self.dropout, self.drop_path = dropout, drop_path
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply to a branch x (N, T, D); the identity when not training."""
+    def forward(self, x: Tensor, branch: Tensor) -> Tensor:
+        """Add the branch (N, T, D) to x; nothing is dropped when not training."""
         if not self.training:
-            return x
+            return x + branch
         if self.drop_path > 0:
             keep = 1.0 - self.drop_path
             kept = torch.rand(x.shape[0], 1, 1, device=x.device) < keep
-            x = x * (kept.to(x.dtype) / keep)
-        return F.dropout(x, self.dropout) if self.dropout > 0 else x
+            branch = branch * (kept.to(x.dtype) / keep)
+        return dropped_sum(x, branch, self.dropout)
 
 
 def init_linear(linear: nn.Linear, scale: float = 1.0) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lmu_asr.config import ModelConfig
 from lmu_asr.errors import ModelError
 from lmu_asr.models.encoder import build_encoder
-from lmu_asr.models.layers import BranchDrop, RMSNorm, SwiGLU, reverse_frames
+from lmu_asr.models.layers import Residual, RMSNorm, SwiGLU, reverse_frames
 
 SMALL = ModelConfig(dim=8, num_layers=2, thetas=[3.0, 9.0], memory_order=4, num_heads=2)
 ENCODERS = ["lmu", "lmu_cell", "lmu_parallel", "lstm", "transformer"]
@@ -151,13 +151,13 @@ def test_swiglu_follows_its_definition_with_gradients() -> None:
     assert torch.autograd.gradcheck(ff, (x,))
 
 
-def test_branch_drop_keeps_the_mean_and_drops_whole_utterances() -> None:
+def test_residual_keeps_the_mean_and_drops_whole_utterances() -> None:
     torch.manual_seed(8)
-    drop = BranchDrop(dropout=0.25, drop_path=0.5)
-    x = torch.ones(4000, 3, 5)
-    y = drop(x)
+    residual = Residual(dropout=0.25, drop_path=0.5)
+    x, branch = torch.full((4000, 3, 5), 2.0), torch.ones(4000, 3, 5)
+    y = residual(x, branch) - x
     dropped = (y == 0).all(-1).all(-1)
     assert abs(float(dropped.float().mean()) - 0.5) < 0.04
     assert abs(float(y.mean()) - 1.0) < 0.06
     assert abs(float((y[~dropped] == 0).float().mean()) - 0.25) < 0.02
-    assert torch.equal(drop.eval()(x), x)
+    assert torch.equal(residual.eval()(x, branch), x + branch)

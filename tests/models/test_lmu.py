@@ -101,7 +101,7 @@ def test_gated_lmu_follows_its_equation(bidirectional: bool) -> None:
     torch.manual_seed(3)
     layer = GatedLmu(6, 4, 5, [3.0, 9.0], bidirectional=bidirectional).double()
     x = torch.randn(2, 20, 6, dtype=torch.float64)
-    u, gate = layer.input(x).chunk(2, dim=-1)
+    u, gate = layer.value(x), layer.gate(x)
 
     def memory(own: LegendreMemory, u: Tensor) -> Tensor:
         columns = []
@@ -128,7 +128,7 @@ def test_lookahead_reads_the_memory_that_many_frames_later() -> None:
     now, later = (GatedLmu(4, 4, 5, [8.0], lookahead=k) for k in (0, 3))
     later.load_state_dict(now.state_dict())
     x = torch.randn(1, 20, 4)
-    u, gate = now.input(x).chunk(2, dim=-1)
+    u, gate = now.value(x), now.gate(x)
     ahead = now.memory(torch.cat([u, torch.zeros(1, 3, 4)], dim=1))[0][:, 3:]
     expected = now.output(ahead * torch.nn.functional.silu(gate))
     torch.testing.assert_close(later(x, None), expected)
