@@ -30,6 +30,7 @@ from lmu_asr.files import atomic_write_bytes
 
 SEAL = b"sha256:"
 SEAL_BYTES = len(SEAL) + 64
+FLOAT = "__float__"
 RETRY_SECONDS = 20.0
 
 
@@ -50,8 +51,32 @@ class Checkpoint:
 def serialize(tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> bytes:
     """Return the archive's bytes, unsealed; later changes of ``tensors`` do not reach them."""
     buffer = io.BytesIO()
-    torch.save({"tensors": dict(tensors), "meta": json.dumps(meta, ensure_ascii=False)}, buffer)
+    torch.save(
+        {"tensors": _pack(dict(tensors)), "meta": json.dumps(meta, ensure_ascii=False)}, buffer
+    )
     return buffer.getvalue()
+
+
+def _pack(value: Any) -> Any:
+    """Write numbers as text: the safe loader of torch 1.13 knows no floats outside tensors."""
+    if isinstance(value, float):
+        return {FLOAT: float(value).hex()}
+    if type(value) is dict:
+        return {key: _pack(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_pack(item) for item in value)
+    return value
+
+
+def _unpack(value: Any) -> Any:
+    """Undo :func:`_pack`."""
+    if type(value) is dict:
+        if value.keys() == {FLOAT}:
+            return float.fromhex(value[FLOAT])
+        return {key: _unpack(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_unpack(item) for item in value)
+    return value
 
 
 def seal(archive: bytes) -> bytes:
@@ -95,7 +120,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     data = _read_sealed(path)
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        return Checkpoint(content["tensors"], json.loads(content["meta"]), path)
+        return Checkpoint(_unpack(content["tensors"]), json.loads(content["meta"]), path)
     except (RuntimeError, KeyError, TypeError, ValueError, UnpicklingError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of this package: {error}") from error
 

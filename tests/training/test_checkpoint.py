@@ -189,3 +189,16 @@ def test_full_disk_keeps_the_last_good_and_is_retried(
     store.retry()
     assert not store.wait() or store.steps() == [1, 2, 3]
     assert load_checkpoint(small_disk / "best.pt").meta["step"] == 2
+
+
+def test_floats_outside_tensors_come_back_exactly(tmp_path: Path) -> None:
+    # the safe loader of torch 1.13 refuses them as they are; an optimiser's state is full of them
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([parameter], lr=0.1)
+    parameter.sum().backward()
+    optimizer.step()
+    numbers = {"values": [0.1, (float("inf"), -1e-300)], "count": 3, "on": True, "none": None}
+    save_checkpoint(tmp_path / "a.pt", {"optimizer": optimizer.state_dict(), "n": numbers}, {})
+    tensors = load_checkpoint(tmp_path / "a.pt").tensors
+    assert tensors["n"] == numbers
+    assert tensors["optimizer"]["param_groups"] == optimizer.state_dict()["param_groups"]
