@@ -6,6 +6,7 @@ import gzip
 import logging
 import math
 import re
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -136,52 +137,44 @@ class _Reader:
 
     def _section(self, lines: Iterator[str], order: int, count: int, last: bool) -> str:
         """Read the n-grams of one order; return the line that ends them."""
-        names: list[str] = []
-        probs: list[float] = []
-        backoffs: list[float] = []
+        words, numbers = array("q"), array("q")
+        probs, backoffs = array("d"), array("d")
         first = self.number + 1
-        numbers: list[int] = []
-        following = None
         for line in lines:
-            if not line:
-                continue
-            if line[0] == "\\" and len(line.split()) == 1:
-                following = line
+            if line.startswith("\\") and len(line.split()) == 1:
                 break
-            self._entry(line, order, last, names, probs, backoffs)
-            numbers.append(self.number)
-        if following is None:
+            if line:
+                prob, names, backoff = self._entry(line, order, last)
+                words.extend(self._new_word(names[0]) if order == 1 else self._known(names))
+                numbers.append(self.number)
+                probs.append(prob)
+                backoffs.append(backoff)
+        else:
             raise self.fail(f"the file ends within the {order}-grams, before '\\end\\'")
         if len(probs) != count:
             raise self.fail(
                 f"{len(probs)} {order}-grams from line {first} on, where the header says {count}"
             )
-        self._add_level(order, names, np.array(probs), np.array(backoffs), numbers)
-        return following
+        ids = np.array(words).reshape(-1, order)
+        self._add_level(ids, np.array(probs), np.array(backoffs), np.array(numbers))
+        return line
 
-    def _entry(
-        self,
-        line: str,
-        order: int,
-        last: bool,
-        names: list[str],
-        probs: list[float],
-        backoffs: list[float],
-    ) -> None:
+    def _entry(self, line: str, order: int, last: bool) -> tuple[float, list[str], float]:
+        """Return log10 probability, words and log10 back-off of one line."""
         fields = line.split()
         if len(fields) != order + 1 and (last or len(fields) != order + 2):
             raise self.fail(
                 f"{len(fields)} fields, want log10 probability, {order} words"
                 + ("" if last else " and perhaps a back-off")
             )
-        prob = self._number(fields[0], "log10 probability")
+        prob = self._value(fields[0], "log10 probability")
         if prob > 0:
             raise self.fail(f"log10 probability {fields[0]} is above 0")
-        probs.append(prob)
-        backoffs.append(self._number(fields[-1], "back-off") if len(fields) == order + 2 else 0.0)
-        names.extend(fields[1 : order + 1])
+        has_backoff = len(fields) == order + 2
+        backoff = self._value(fields[-1], "back-off") if has_backoff else 0.0
+        return prob, fields[1 : order + 1], backoff
 
-    def _number(self, text: str, name: str) -> float:
+    def _value(self, text: str, name: str) -> float:
         try:
             value = float(text)
         except ValueError:
@@ -192,41 +185,33 @@ class _Reader:
             raise self.fail(f"{name} {text} is not finite")
         return max(value, MINUS_INFINITY)
 
+    def _new_word(self, name: str) -> list[int]:
+        if name in self.ids:
+            raise self.fail(f"{name!r} stands among the 1-grams already")
+        self.ids[name] = len(self.symbols)
+        self.symbols.append(name)
+        return [self.ids[name]]
+
+    def _known(self, names: list[str]) -> list[int]:
+        try:
+            return [self.ids[name] for name in names]
+        except KeyError as error:
+            raise self.fail(f"word {error} is not among the 1-grams") from None
+
     def _add_level(
-        self,
-        order: int,
-        names: list[str],
-        probs: np.ndarray,
-        backoffs: np.ndarray,
-        numbers: list[int],
+        self, ids: np.ndarray, probs: np.ndarray, backoffs: np.ndarray, numbers: np.ndarray
     ) -> None:
-        if order == 1:
-            self.symbols = names
-            self.ids = {name: index for index, name in enumerate(names)}
-        ids = np.array([self.ids.get(name, -1) for name in names], dtype=np.int64)
-        ids = ids.reshape(-1, order)
-        unknown = np.flatnonzero((ids < 0).any(axis=1))
-        if len(unknown):
-            row = int(unknown[0])
-            name = names[row * order + int(np.argmin(ids[row]))]
-            raise self.fail(f"word {name!r} is not among the 1-grams", numbers[row])
-        if order > 1:
+        if ids.shape[1] > 1:
             self._add_missing(ids[:, :-1])
         parent = self._rows(ids[:, :-1])
         key = parent * len(self.symbols) + ids[:, -1]
         rank = np.argsort(key, kind="stable")
         twice = np.flatnonzero(np.diff(key[rank]) == 0)
-        if len(twice) or (order == 1 and len(self.ids) < len(names)):
-            self._fail_twice(order, names, numbers)
+        if len(twice):
+            one, other = rank[twice[0]], rank[twice[0] + 1]
+            text = " ".join(self.symbols[i] for i in ids[one])
+            raise self.fail(f"{text!r} stands in line {numbers[one]} already", numbers[other])
         self.levels.append(Level(parent[rank], ids[rank, -1], probs[rank], backoffs[rank]))
-
-    def _fail_twice(self, order: int, names: list[str], numbers: list[int]) -> None:
-        seen: dict[tuple[str, ...], int] = {}
-        for row, number in enumerate(numbers):
-            ngram = tuple(names[row * order : (row + 1) * order])
-            if ngram in seen:
-                raise self.fail(f"{' '.join(ngram)!r} stands in line {seen[ngram]} already", number)
-            seen[ngram] = number
 
     def _rows(self, ids: np.ndarray) -> np.ndarray:
         """Rows of n-grams (M, k) in level k, -1 where there is none; 0 for k = 0."""

@@ -7,10 +7,12 @@ state in globals and may be in use for synthesis, so it runs in a process of its
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from lmu_asr.errors import LangError
 from lmu_asr.lang.lexicon import Pronunciation
@@ -50,11 +52,16 @@ def pronounce(words: Sequence[str]) -> dict[str, Pronunciation]:
     """
     if not words:
         return {}
+    # capitals would make espeak read short words letter by letter
+    text = "\n".join(word.lower() for word in words)
+    package = Path(__file__).resolve().parents[2]
+    path = os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])])
     run = subprocess.run(
         [sys.executable, "-m", "lmu_asr.lang.g2p"],
-        input="\n".join(words).encode(),
+        input=text.encode(),
         capture_output=True,
         check=False,
+        env={**os.environ, "PYTHONPATH": path},
     )
     lines = run.stdout.decode().split("\n")[:-1]
     if run.returncode or len(lines) != len(words):

@@ -11,7 +11,7 @@ discounts (text too small or artificial) the fallback 0.5, 1, 1.5 takes their pl
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -70,10 +70,9 @@ def _read(
     sentences: Iterable[str], vocabulary: Iterable[str] | None
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Return symbols, the ids of all sentences with ``<s>`` and ``</s>``, and where each one starts."""
-    first: dict[str, int] = {UNK: 0, BOS: 1, EOS: 2}
-    given = None if vocabulary is None else set(vocabulary) - first.keys()
-    stream: list[int] = []
-    start: list[int] = []
+    ids: dict[str, int] = {UNK: 0, BOS: 1, EOS: 2}
+    given = None if vocabulary is None else set(vocabulary) - ids.keys()
+    stream, start = array("q"), array("q")
     for number, sentence in enumerate(sentences, 1):
         words = sentence.split()
         if BOS in words or EOS in words:
@@ -81,36 +80,34 @@ def _read(
         start.append(len(stream))
         if given is not None:
             words = [word if word in given else UNK for word in words]
-        stream += [1, *(first.setdefault(word, len(first)) for word in words), 2]
+        stream.extend([1, *(ids.setdefault(word, len(ids)) for word in words), 2])
     if not start:
         raise LangError("no sentence to estimate a language model from")
     for word in given or ():
-        first.setdefault(word, len(first))
-    # the first three symbols, then words sorted, so that equal counts give equal models
-    names = list(first)
-    ranked = sorted(range(3, len(names)), key=names.__getitem__)
-    new_id = np.arange(len(names))
-    new_id[ranked] = np.arange(3, len(names))
+        ids.setdefault(word, len(ids))
+    symbols, new_id = _sorted_symbols(list(ids))
     lengths = np.diff([*start, len(stream)])
-    ids = new_id[np.array(stream, dtype=np.int64)]
-    return [*names[:3], *(names[i] for i in ranked)], ids, np.repeat(np.array(start), lengths)
+    return symbols, new_id[np.array(stream)], np.repeat(np.array(start), lengths)
+
+
+def _sorted_symbols(names: list[str]) -> tuple[list[str], np.ndarray]:
+    """Order the words after the three special symbols, so that equal counts give equal models."""
+    ranked = [0, 1, 2, *sorted(range(3, len(names)), key=names.__getitem__)]
+    new_id = np.empty(len(names), dtype=np.int64)
+    new_id[ranked] = np.arange(len(names))
+    return [names[i] for i in ranked], new_id
 
 
 def _count(stream: np.ndarray, start: np.ndarray, order: int, vocab_size: int) -> list[_Counts]:
+    """Count the n-grams of all orders in one stream of sentences that begin at ``start``."""
     position = np.arange(len(stream))
-    row = stream.copy()  # row of the n-gram that ends at each position, in the level of its order
-    lower: np.ndarray | None = None
-    result: list[_Counts] = []
-    first_word = np.arange(vocab_size)
-    for k in range(1, order + 1):
-        if k == 1:
-            unigrams = np.arange(vocab_size)
-            zero = np.zeros_like(unigrams)
-            raw = np.bincount(stream, minlength=vocab_size)
-            result.append(_Counts(zero, unigrams, zero, raw))
-            continue
-        whole = position - (k - 1) >= start
-        at = position[whole]
+    word = np.arange(vocab_size)
+    zero = np.zeros_like(word)
+    result = [_Counts(zero, word, zero, np.bincount(stream, minlength=vocab_size))]
+    row = stream  # of the n-gram that ends at each position, in the level of its order
+    begins = word == 1  # n-grams with <s> first
+    for length in range(2, order + 1):
+        at = position[position - (length - 1) >= start]
         keys, sample, inverse, raw = np.unique(
             row[at - 1] * vocab_size + stream[at],
             return_index=True,
@@ -118,15 +115,13 @@ def _count(stream: np.ndarray, start: np.ndarray, order: int, vocab_size: int) -
             return_counts=True,
         )
         suffix = row[at[sample]]
-        below = result[-1]
-        left = np.bincount(suffix, minlength=len(below.word))
-        below.adjusted = np.where(first_word == 1, below.adjusted, left)
+        left = np.bincount(suffix, minlength=len(begins))
+        result[-1].adjusted = np.where(begins, result[-1].adjusted, left)
         parent, word = np.divmod(keys, vocab_size)
-        first_word = first_word[parent]
+        begins = begins[parent]
         result.append(_Counts(parent, word, suffix, raw))
-        lower, row = row, np.full(len(stream), -1, dtype=np.int64)
+        row = np.full(len(stream), -1, dtype=np.int64)
         row[at] = inverse
-    del lower
     result[0].adjusted[1] = 0  # <s> is never predicted
     return result
 
@@ -140,7 +135,7 @@ def _discounts(adjusted: np.ndarray, order: int, fallback: Sequence[float]) -> n
         found = k - (k + 1) * y * n[2:5] / n[1:4]
         if ((found >= 0) & (found <= k)).all():
             return np.concatenate([[0.0], found])
-    counted = dict(Counter({int(c): int(n[c]) for c in range(1, 5)}))
+    counted = {count: int(n[count]) for count in range(1, 5)}
     log.info(
         "order %d: counts of counts %s give no Kneser-Ney discounts (text too small or "
         "artificial): using %s",

@@ -32,7 +32,8 @@ from lmu_asr.lang.openfst import write_fst
 
 log = logging.getLogger(__name__)
 
-RESERVED_WORDS = frozenset({EPSILON, "#0", BOS, EOS})
+# symbols of the tables and graphs: within a word they could become tokens of their own
+_RESERVED = re.compile("|".join([BLANK, EPSILON, BOS, EOS, BOUNDARY, r"#\d"]))
 _WORDS_NAMED = 10
 _WORDS_A_LINE = 100  # sentencepiece skips long lines; the cut changes nothing, it counts words
 _TOO_HIGH = re.compile(r"value <= (\d+)")
@@ -76,11 +77,11 @@ def prepare_lang(
 
 
 def _refuse_reserved(counts: Counter[str]) -> None:
-    bad = sorted(w for w in counts if w in RESERVED_WORDS or BOUNDARY in w or w == BLANK)
+    bad = sorted(word for word in counts if _RESERVED.search(word))
     if bad:
         raise LangError(
-            f"training text holds reserved symbols in {_some(bad)}: "
-            f"{BOUNDARY!r} marks word boundaries, {sorted(RESERVED_WORDS)} belong to the graphs; "
+            f"training text holds reserved symbols in {_some(bad)}: {BOUNDARY!r} marks word "
+            f"boundaries, {BLANK} {EPSILON} {BOS} {EOS} #0 #1 ... belong to the graphs; "
             "remove them from the text"
         )
 
@@ -111,10 +112,9 @@ def _bpe_lexicon(model: bytes, words: list[str], extra: list[str]) -> tuple[list
 def _entries(
     words: list[str], extra: list[str], spell: Callable[[str], Pronunciation]
 ) -> list[Entry]:
-    def reserved(word: str) -> bool:
-        return word in RESERVED_WORDS or BOUNDARY in word
-
-    entries = [(word, () if reserved(word) else spell(word)) for word in sorted([*words, *extra])]
+    entries = [
+        (word, () if _RESERVED.search(word) else spell(word)) for word in sorted([*words, *extra])
+    ]
     dropped = [word for word, tokens in entries if not tokens]
     if dropped:
         log.info(
@@ -191,7 +191,7 @@ def _phone_lexicon(
     folded = {word.casefold(): word for word in reversed(table)}
     entries: list[Entry] = []
     missing: list[str] = []
-    for word in sorted([*words, *(w for w in extra if w not in RESERVED_WORDS)]):
+    for word in sorted([*words, *(w for w in extra if not _RESERVED.search(w))]):
         known = word if word in table else folded.get(word.casefold())
         if known is None:
             missing.append(word)

@@ -6,7 +6,7 @@ import logging
 
 import numpy as np
 
-from lmu_asr.lang.trie import MINUS_INFINITY, Level, NgramModel
+from lmu_asr.lang.trie import BOS, EOS, MINUS_INFINITY, Level, NgramModel
 
 log = logging.getLogger(__name__)
 
@@ -73,16 +73,13 @@ def _lower_logprob(model: NgramModel, order: int) -> np.ndarray:
 
 
 def _context_prob(model: NgramModel, order: int) -> np.ndarray:
-    """p(h) of each context of order - 1 words by the chain rule, ``<s>`` being certain."""
-    logprob = np.zeros(1)
-    for k in range(1, order):
-        level = model.levels[k - 1]
-        own = (
-            np.where(level.logprob <= MINUS_INFINITY, 0.0, level.logprob)
-            if k == 1
-            else level.logprob
-        )
-        logprob = logprob[level.parent] + own
+    """p(h) of each context of order - 1 words by the chain rule; ``<s>`` is as likely as ``</s>``."""
+    own = model.levels[0].logprob.copy()
+    if BOS in model.ids and EOS in model.ids:
+        own[model.ids[BOS]] = own[model.ids[EOS]]
+    logprob = own
+    for level in model.levels[1 : order - 1]:
+        logprob = logprob[level.parent] + level.logprob
     return 10.0**logprob
 
 

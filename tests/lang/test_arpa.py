@@ -91,7 +91,7 @@ def test_missing_prefixes_change_no_probability(tmp_path: Path) -> None:
         ("-0.4\ta\t-0.25", "-0.4\ta\tinf", ":9: back-off inf is not finite"),
         ("-0.2\ta b", "-0.2\ta c", ":14: word 'c' is not among the 1-grams"),
         ("-0.3\tb </s>", "-0.2\ta b", ":15: 'a b' stands in line 14 already"),
-        ("-0.6\tb", "-0.6\ta", ":10: 'a' stands in line 9 already"),
+        ("-0.6\tb", "-0.6\ta", ":10: 'a' stands among the 1-grams already"),
         ("\\end\\", "", "ends within the 2-grams"),
         ("-0.3\tb </s>\n\n\\end\\\n", "-0.3", "fields"),
     ],

@@ -32,7 +32,9 @@ def loss(model: NgramModel, other: NgramModel, history: list[int]) -> float:
     p, q = model.conditional(histories, words), other.conditional(histories, words)
     of_history = 0.0
     for i, word in enumerate(history):
-        if word >= 0 and model.symbols[word] != "<s>":
+        if word >= 0:
+            if model.symbols[word] == "<s>":  # as likely as a sentence's end
+                word = model.ids["</s>"]
             before = np.array([[-1] * (len(history) - i) + history[:i]])
             of_history += model.conditional(before, np.array([word]))[0]
     return float(10**of_history * (10**p * (p - q)).sum())
