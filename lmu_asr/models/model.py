@@ -22,6 +22,7 @@ from lmu_asr.models.ctc import CtcHead
 from lmu_asr.models.encoder import build_encoder
 from lmu_asr.models.layers import length_mask
 from lmu_asr.models.mixers import State
+from lmu_asr.models.quant import is_quantized, quantize
 
 MIN_STD = 1e-3
 
@@ -149,6 +150,7 @@ def save_model(model: CtcModel, path: str | Path) -> None:
     about = {
         "input_dim": model.input_dim,
         "vocab_size": model.vocab_size,
+        "weights": "int8" if is_quantized(model) else "float",
         "model": asdict(model.config),
     }
     atomic_write_text(_about_path(path), yaml.safe_dump(about, sort_keys=False))
@@ -163,6 +165,8 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> CtcModel
     path = Path(path)
     about = _read_about(_about_path(path))
     model = build_model(_config_of(about, path), about["input_dim"], about["vocab_size"])
+    if about.get("weights") == "int8":
+        model = quantize(model)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weights")
     try:
