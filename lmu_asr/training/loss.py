@@ -43,8 +43,8 @@ def ctc_loss(log_probs: Tensor, lens: Tensor, targets: Sequence[Sequence[int]]) 
 
 
 def get_ctc_loss(config: Config) -> CtcLoss:
-    """Return the loss of ``train.loss``: torch's CTC, or the one of k2 or of the graph engine."""
-    if config.train.loss == "ctc":
+    """Return the loss of ``train.loss``: torch's CTC, or that of k2 where ``graph.fsa`` asks for it."""
+    if config.train.loss == "ctc" and config.graph.fsa != "k2":
         return ctc_loss
     from lmu_asr.fsa.engine import get_engine
 
