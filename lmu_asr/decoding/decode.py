@@ -82,7 +82,7 @@ def run_decoding(
         ModelError: NaN among the log-probabilities; the message names the utterance.
     """
     session = Session.open(config, exp_dir, data_dir, lang_dir, graph_dir, command, device)
-    session.clean()
+    session.remove_leftovers()
     dev, dev_texts = session.posteriors(config.corpus.dev)
     with dev:
         tuned, runs = session.tune(dev, dev_texts)
@@ -133,10 +133,13 @@ class Session:
         """Directory that the files go to."""
         return self.exp_dir / "decode"
 
-    def clean(self) -> None:
-        """Remove the files of an earlier decode, and what a killed one left."""
+    def remove_leftovers(self) -> None:
+        """Remove the log-probabilities that a killed decode left on disk."""
         for path in self.out.glob(".posteriors-*"):
             shutil.rmtree(path, ignore_errors=True)
+
+    def remove_files(self) -> None:
+        """Remove the files of an earlier decode, so that none is taken for one of this."""
         for pattern in (*FILES, "results.json", "scales.json"):
             for path in self.out.glob(pattern):
                 path.unlink()
@@ -164,6 +167,7 @@ class Session:
             "lang": self.decoder.lang.fingerprint,
             "dev": self.config.corpus.dev,
         }
+        self.remove_files()
         save_scales(self.out / "scales.json", tuned, keys)
         return tuned, best
 
