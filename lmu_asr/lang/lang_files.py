@@ -90,20 +90,19 @@ class LangFiles:
             return None
 
     @functools.cache  # noqa: B019
-    def fst(self, name: str) -> FstArrays | None:
-        """A transducer, or None where the file is broken; see :meth:`fst_fault`."""
+    def _fst(self, name: str) -> tuple[FstArrays | None, str]:
         try:
-            return read_fst(self.dir / name) if self.data(name) else None
-        except LangError:
-            return None
+            return read_fst(self.dir / name), ""
+        except LangError as error:
+            return None, str(error)
+
+    def fst(self, name: str) -> FstArrays | None:
+        """A transducer, or None where the file is missing or broken; see :meth:`fst_fault`."""
+        return self._fst(name)[0] if self.data(name) else None
 
     def fst_fault(self, name: str) -> str:
         """Why a transducer cannot be read; empty where it can."""
-        try:
-            read_fst(self.dir / name)
-        except LangError as error:
-            return str(error)
-        return ""
+        return self._fst(name)[1]
 
 
 Check = Callable[[LangFiles, str], Iterator[str]]

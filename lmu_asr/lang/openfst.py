@@ -7,6 +7,7 @@ log probabilities (the tropical semiring), infinite where a state is not final.
 from __future__ import annotations
 
 import struct
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,18 +112,18 @@ def read_fst(path: str | Path) -> FstArrays:
 
 
 def _parse(path: str | Path, words: np.ndarray, start: int, states: int, arcs: int) -> FstArrays:
-    heads = np.empty(states, dtype=np.int64)
-    counts = np.empty(states, dtype=np.int64)
-    at, total = 0, len(words)
+    heads, counts = array("q"), array("q")
+    fast, at, total = memoryview(words.tobytes()).cast("i"), 0, len(words)
     for state in range(states):
         if at + 3 > total:
             raise LangError(f"{path}: state {state} lies past the end of the file")
-        heads[state], counts[state] = at, words[at + 1]
-        at += 3 + 4 * max(int(words[at + 1]), 0)
-    if at != total or (counts < 0).any() or counts.sum() != arcs:
+        heads.append(at)
+        counts.append(fast[at + 1])
+        at += 3 + 4 * max(fast[at + 1], 0)
+    if at != total or sum(counts) != arcs:
         raise LangError(f"{path}: arc counts of its states do not add up to {arcs}")
-    src = np.repeat(np.arange(states), counts)
+    src = np.repeat(np.arange(states), np.array(counts, dtype=np.int64))
     index = 3 * (src + 1) + 4 * np.arange(arcs)
     cost = words[index + 2].view("<f4").astype(np.float64)
-    final = words[heads].view("<f4").astype(np.float64)
+    final = words[np.array(heads, dtype=np.int64)].view("<f4").astype(np.float64)
     return FstArrays(src, words[index + 3], words[index], words[index + 1], cost, final, start)
