@@ -80,11 +80,7 @@ def compare(first: Results, second: Results, first_dir: Path, second_dir: Path) 
     own, other = zip(*pairs.values(), strict=True)
     texts = [_read_texts(first, first_dir), _read_texts(second, second_dir)]
     changed = sorted(
-        (
-            i
-            for i in pairs
-            if pairs[i][0] != pairs[i][1] or _text(texts[0], i) != _text(texts[1], i)
-        ),
+        (i for i in pairs if pairs[i][0] != pairs[i][1] or _texts_differ(texts, i)),
         key=lambda i: (-abs(pairs[i][0] - pairs[i][1]), i),
     )
     differences = tuple(
@@ -137,6 +133,12 @@ def _read_texts(result: Results, folder: Path) -> dict[str, tuple[list[str], lis
 
 def _text(texts: dict[str, tuple[list[str], list[str]]], utterance: str, side: int = 1) -> str:
     return " ".join(texts[utterance][side]) if utterance in texts else ""
+
+
+def _texts_differ(texts: Sequence[dict[str, tuple[list[str], list[str]]]], utterance: str) -> bool:
+    """Whether both hypotheses are known and differ."""
+    known = [side[utterance][1] for side in texts if utterance in side]
+    return len(known) == 2 and known[0] != known[1]
 
 
 def comparison_text(comparison: Comparison, limit: int = 20) -> str:

@@ -40,6 +40,14 @@ def test_equal_errors_but_other_words_differ(tmp_path: Path) -> None:
     assert [d.id for d in found.differences] == ["u000"]
 
 
+def test_results_without_transcripts_compare_by_counts(tmp_path: Path) -> None:
+    first = make_dir(tmp_path / "a", "a", [1, 0])
+    second = make_dir(tmp_path / "b", "b", [1, 2])
+    (tmp_path / "b" / "recogs-test-HLG.txt").unlink()
+    found = compare(first, second, tmp_path / "a", tmp_path / "b")
+    assert [(d.id, d.hyps) for d in found.differences] == [("u001", ("a" + 9 * " a", ""))]
+
+
 def test_text_shows_rates_p_value_and_utterances(tmp_path: Path) -> None:
     make_dir(tmp_path / "a", "a", [0] * 50)
     make_dir(tmp_path / "b", "b", [1] * 50)
