@@ -20,13 +20,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 
 from lmu_asr.errors import CheckpointError
-from lmu_asr.files import atomic_write_bytes
+from lmu_asr.files import atomic_open
 
 SEAL = b"sha256:"
 SEAL_BYTES = len(SEAL) + 64
@@ -79,10 +79,14 @@ def _unpack(value: Any) -> Any:
     return value
 
 
-def seal(archive: bytes) -> bytes:
-    """Return ``archive`` with the hash of its bytes as its comment."""
-    body = archive[:-2] + SEAL_BYTES.to_bytes(2, "little")
-    return body + SEAL + hashlib.sha256(body).hexdigest().encode()
+def write_sealed(stream: IO[bytes], archive: bytes) -> None:
+    """Write ``archive`` with the hash of its bytes as its comment, without copying it."""
+    body = memoryview(archive)[:-2]  # its last two bytes are the length of the comment
+    size = SEAL_BYTES.to_bytes(2, "little")
+    digest = hashlib.sha256(body)
+    digest.update(size)
+    for part in (body, size, SEAL, digest.hexdigest().encode()):
+        stream.write(part)
 
 
 def check_seal(data: bytes, where: str) -> None:
@@ -91,7 +95,7 @@ def check_seal(data: bytes, where: str) -> None:
     Raises:
         CheckpointError: cut, changed, or never sealed.
     """
-    body, comment = data[:-SEAL_BYTES], data[-SEAL_BYTES:]
+    body, comment = memoryview(data)[:-SEAL_BYTES], data[-SEAL_BYTES:]
     if not comment.startswith(SEAL):
         raise CheckpointError(f"{where}: cut short or not sealed ({len(data)} bytes)")
     wanted, found = comment[len(SEAL) :].decode("ascii", "replace"), hashlib.sha256(body)
@@ -107,7 +111,7 @@ def save_checkpoint(path: str | Path, tensors: Mapping[str, Any], meta: Mapping[
     Raises:
         OSError: the disk is full or the directory cannot be written; ``path`` stays as it was.
     """
-    atomic_write_bytes(path, seal(serialize(tensors, meta)))
+    _write_archive(Path(path), serialize(tensors, meta))
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -140,6 +144,11 @@ def average_weights(weights: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor
         else:
             out[name] = last.clone()
     return out
+
+
+def _write_archive(path: Path, archive: bytes) -> None:
+    with atomic_open(path, "wb") as stream:
+        write_sealed(stream, archive)
 
 
 def _read_sealed(path: Path) -> bytes:
@@ -209,11 +218,11 @@ class CheckpointStore:
         self, step: int, tensors: Mapping[str, Any], meta: Mapping[str, Any], best: bool = False
     ) -> None:
         """Take a snapshot now and write it in the background; ``best`` makes it ``best.pt`` too."""
-        self._submit(_Write(self.path(step).name, serialize(tensors, meta), best, True))
+        self._take(self.path(step).name, tensors, meta, best, True)
 
     def save_extra(self, name: str, tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
         """Write a checkpoint under a name of its own, in the background."""
-        self._submit(_Write(name, serialize(tensors, meta), False, False))
+        self._take(name, tensors, meta, False, False)
 
     def retry(self) -> None:
         """Try failed writes again when it is time to; cheap to call at every step."""
@@ -245,6 +254,21 @@ class CheckpointStore:
             if newer > step:
                 self.path(newer).unlink()
 
+    def _take(
+        self,
+        name: str,
+        tensors: Mapping[str, Any],
+        meta: Mapping[str, Any],
+        best: bool,
+        newest: bool,
+    ) -> None:
+        try:
+            archive = serialize(tensors, meta)
+        except MemoryError:
+            logging.error("%s not saved: no memory for a snapshot; training goes on", name)
+            return
+        self._submit(_Write(name, archive, best, newest))
+
     def _submit(self, write: _Write | None) -> None:
         self._join()
         queue = [w for w in self.failed if w.best or not w.newest or write is None]
@@ -262,11 +286,11 @@ class CheckpointStore:
         for write in queue:
             try:
                 self._write(write)
-            except OSError as error:
+            except (OSError, MemoryError) as error:
                 self.failed.append(write)
                 self._retry_at = time.monotonic() + RETRY_SECONDS
                 logging.error(
-                    "%s could not be saved: %s; training goes on, the last good checkpoint stays, "
+                    "%s could not be saved: %r; training goes on, the last good checkpoint stays, "
                     "and saving is tried again: free some space",
                     self.directory / write.name,
                     error,
@@ -274,7 +298,7 @@ class CheckpointStore:
 
     def _write(self, write: _Write) -> None:
         path = self.directory / write.name
-        atomic_write_bytes(path, seal(write.archive))
+        _write_archive(path, write.archive)
         if write.newest:
             _link(path, self.directory / "last.pt")
             if write.best:

@@ -5,7 +5,9 @@ Shapes: N batch, T frames after subsampling, V vocabulary.
 
 from __future__ import annotations
 
+import gc
 import itertools
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,10 +17,10 @@ import kaldialign
 import torch
 from torch import Tensor, nn
 
-from lmu_asr.errors import LangError
+from lmu_asr.errors import LangError, TrainingError
 from lmu_asr.training.distributed import World
 from lmu_asr.training.loss import CtcLoss
-from lmu_asr.training.step import Batch
+from lmu_asr.training.step import Batch, is_out_of_memory
 
 
 class Tokens(Protocol):
@@ -78,7 +80,8 @@ def evaluate(
     try:
         for index, batch in enumerate(batches):
             if index % world.world_size == world.rank and batch.ids:
-                sums += _evaluate_batch(model, batch, lang, ctc, world.device, precision)
+                part = _Part(batch.features, batch.feature_lens, batch.texts)
+                sums += _evaluate_part(model, part, lang, ctc, world.device, precision)
             heartbeat()
     finally:
         model.train(training)
@@ -90,9 +93,55 @@ def evaluate(
     )
 
 
-def _evaluate_batch(
+@dataclass(frozen=True)
+class _Part:
+    """Some utterances of a batch."""
+
+    features: Tensor  # (N, T, F)
+    feature_lens: Tensor  # (N,)
+    texts: list[str]
+
+    def halves(self) -> list[_Part]:
+        middle = len(self.texts) // 2
+        parts = slice(0, middle), slice(middle, None)
+        return [_Part(self.features[p], self.feature_lens[p], self.texts[p]) for p in parts]
+
+
+def _evaluate_part(
     model: nn.Module,
-    batch: Batch,
+    part: _Part,
+    lang: Tokens,
+    ctc: CtcLoss,
+    device: torch.device,
+    precision: torch.dtype | None,
+) -> Tensor:
+    """Sums over a part; in halves where memory runs out.
+
+    Raises:
+        TrainingError: memory does not hold one utterance.
+    """
+    try:
+        return _sums(model, part, lang, ctc, device, precision)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error)
+    if len(part.texts) == 1:
+        raise TrainingError(
+            f"validation: memory does not hold one utterance of {part.features.shape[1]} frames "
+            f"({reason}): lower features.max_duration"
+        )
+    gc.collect()
+    logging.warning("out of memory in validation with %d utterances: in halves", len(part.texts))
+    return sum(
+        (_evaluate_part(model, p, lang, ctc, device, precision) for p in part.halves()),
+        torch.zeros(5, dtype=torch.float64),
+    )
+
+
+def _sums(
+    model: nn.Module,
+    batch: _Part,
     lang: Tokens,
     ctc: CtcLoss,
     device: torch.device,
@@ -106,7 +155,7 @@ def _evaluate_batch(
     losses = ctc(log_probs[known], lens[known], [targets[i] or [] for i in known])
     finite = torch.isfinite(losses)
     errors, words = _errors(lang, batch.texts, targets, greedy_tokens(log_probs, lens))
-    values = [losses[finite].sum(), lens[known][finite].sum(), errors, words, len(batch.ids)]
+    values = [losses[finite].sum(), lens[known][finite].sum(), errors, words, len(batch.texts)]
     return torch.tensor([float(value) for value in values], dtype=torch.float64)
 
 

@@ -38,6 +38,13 @@ class Stopwatch:
             self._waited += time.monotonic() - start
             yield item
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time of the block out."""
+        start = time.monotonic()
+        yield
+        self._start += time.monotonic() - start
+
     def read(self) -> tuple[float, float]:
         """Seconds since the last reading, and the share of them waited; starts anew."""
         now = time.monotonic()

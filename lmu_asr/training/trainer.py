@@ -276,11 +276,10 @@ class Trainer:
     def _validate(self) -> DevResult:
         """Loss and error rate of the development split with the weights that decoding would take."""
         with ExitStack() as stack:
+            stack.enter_context(self.watch.paused())
             if self.average:
                 stack.enter_context(swapped_weights(self.model, self.average.weights))
-            result = self._evaluate()
-        self.watch.read()
-        return result
+            return self._evaluate()
 
     def _evaluate(self) -> DevResult:
         return evaluate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import zipfile
@@ -22,8 +23,8 @@ from lmu_asr.training.checkpoint import (
     load_checkpoint,
     load_weights,
     save_checkpoint,
-    seal,
     serialize,
+    write_sealed,
 )
 
 TENSORS = {
@@ -31,6 +32,14 @@ TENSORS = {
     "list": [torch.tensor([1], dtype=torch.int64)],
 }
 META = {"step": 7, "loss": float("inf"), "text": "é"}
+
+
+def seal(archive: bytes) -> bytes:
+    stream = io.BytesIO()
+    write_sealed(stream, archive)
+    return stream.getvalue()
+
+
 BYTES = seal(serialize(TENSORS, META))
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import torch
@@ -267,20 +267,20 @@ def test_accumulated_batches_make_one_step(tmp_path: Path) -> None:
 def test_a_full_disk_does_not_stop_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write, calls = checkpoint.atomic_write_bytes, []
+    write, calls = checkpoint.write_sealed, []
 
-    def fails_at_first(path: Path, data: bytes) -> None:
-        calls.append(path)
+    def fails_at_first(stream: IO[bytes], archive: bytes) -> None:
+        calls.append(archive)
         if len(calls) <= 3:
             raise OSError(28, "No space left on device")
-        write(path, data)
+        write(stream, archive)
 
-    monkeypatch.setattr(checkpoint, "atomic_write_bytes", fails_at_first)
+    monkeypatch.setattr(checkpoint, "write_sealed", fails_at_first)
     train(tmp_path / "full")
     monkeypatch.undo()
     monkeypatch.setattr("lmu_asr.training.finish.plot_training", lambda *_: None)
     train(tmp_path / "calm")
-    assert "No space left on device; training goes on" in caplog.text
+    assert "'No space left on device'); training goes on" in caplog.text
     assert differences(outcome(tmp_path / "calm"), outcome(tmp_path / "full")) == []
 
 

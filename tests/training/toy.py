@@ -1,13 +1,15 @@
 """A tiny task that trains in seconds: a small model, synthetic utterances, and a process to kill.
 
 ``python -m tests.training.toy EXP_DIR [key=value ...]`` trains it, alone or under torchrun. Keys
-besides those of the configuration: ``toy.pause`` (seconds slept in a step).
+besides those of the configuration: ``toy.pause`` (seconds slept in a step), ``toy.width`` of the
+model, and ``toy.headroom`` (MiB that rank 0 may still take up after its first step).
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import socket
 import sys
 import time
@@ -71,12 +73,12 @@ class ToyLang:
 class ToyModel(nn.Module):
     """Two layers with dropout and a mean over past frames; padding changes no valid frame."""
 
-    def __init__(self, dropout: float) -> None:
+    def __init__(self, dropout: float, width: int = 12) -> None:
         super().__init__()
-        self.first = nn.Linear(F, 12)
-        self.norm = nn.LayerNorm(12)
+        self.first = nn.Linear(F, width)
+        self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
-        self.second = nn.Linear(12, V)
+        self.second = nn.Linear(width, V)
 
     def forward(self, x: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
         """Map (N, T, F) to log-probabilities (N, T, V)."""
@@ -89,8 +91,11 @@ class ToyModel(nn.Module):
 class ToySource:
     """Global batches made from the seed, the epoch and their index, split over ranks."""
 
-    def __init__(self, world: World, batches: int = 5, rows: int = 6, pause: float = 0.0) -> None:
-        self.world, self.batches, self.rows, self.pause = world, batches, rows, pause
+    def __init__(
+        self, world: World, batches: int = 5, rows: int = 6, pause: float = 0.0, headroom: int = 0
+    ) -> None:
+        self.world, self.batches, self.rows = world, batches, rows
+        self.pause, self.headroom = pause, headroom
 
     def count_batches(self, epoch: int) -> int:
         """Global batches of an epoch."""
@@ -100,6 +105,8 @@ class ToySource:
         """This rank's share of each batch."""
         for index in range(start_batch, self.batches):
             time.sleep(self.pause)
+            if index == 1 and self.headroom and self.world.rank == 0:
+                limit_memory(self.headroom)
             batch = make_batch(self.rows, "train", epoch, index)
             own = slice(self.world.rank, None, self.world.world_size)
             targets = [ToyLang().encode(text) for text in batch.texts]
@@ -116,6 +123,13 @@ class ToySource:
         for index in range(3):
             time.sleep(self.pause)
             yield make_batch(4, "dev", 0, index)
+
+
+def limit_memory(headroom_mib: int) -> None:
+    """Let this process's address space grow by ``headroom_mib`` at the most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    used = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmSize"))
+    resource.setrlimit(resource.RLIMIT_AS, (used + headroom_mib * 2**20, resource.RLIM_INFINITY))
 
 
 def make_batch(rows: int, *seed: Any) -> ToyBatch:
@@ -160,12 +174,15 @@ def main(argv: list[str]) -> int:
     finish.plot_training = lambda *_: None
     exp_dir, *options = argv
     config = toy_config(*[option for option in options if not option.startswith("toy.")])
-    pause = [float(o.split("=")[1]) for o in options if o.startswith("toy.pause")]
+    toy = {k[4:]: float(v) for k, v in (o.split("=") for o in options) if k.startswith("toy.")}
     torch.set_num_threads(1)
     with joined_world(prefer_gpu=False) as world:
-        source = ToySource(world, pause=pause[0] if pause else 0.0)
+        headroom = int(toy.get("headroom", 0))
+        source = ToySource(world, pause=toy.get("pause", 0.0), headroom=headroom)
+        seed_everything(config.seed, "model")
+        model = ToyModel(config.model.dropout, int(toy.get("width", 12)))
         try:
-            make_trainer(Path(exp_dir), world, config, source).run()
+            make_trainer(Path(exp_dir), world, config, source, model).run()
         except RunStoppedError as stopped:
             print(f"stopped: {stopped}", flush=True)
         except LmuAsrError as error:
