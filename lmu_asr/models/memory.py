@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from lmu_asr.models.kernels.chunked import chunked_memory, chunked_projection
+from lmu_asr.models.kernels.compiled import available as kernel_available
+from lmu_asr.models.kernels.compiled import compiled_memory
 from lmu_asr.models.kernels.operators import chunk_operators
 from lmu_asr.models.kernels.reference import fft_memory, sequential_memory
 from lmu_asr.models.legendre import (
@@ -76,22 +78,24 @@ def legendre_memory(
     """
     _check_shapes(u, Ad, Bd, readout, skip, state, lens)
     dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
-    padding = _padding(u, lens)
-    x = u.to(dtype) if padding is None else u.to(dtype).masked_fill(padding, 0.0)
+    if u.shape[1] == 0:
+        return _nothing(u, Bd, readout), _begin(u, Bd, state, dtype)
+    begin = _begin(u, Bd, state, dtype)
     readout = None if readout is None else readout.to(dtype)
     skip = None if skip is None else skip.to(dtype)
+    form = _chosen(form, u, Ad, Bd, readout)
+    if form == "compiled" and readout is not None:
+        y, end = compiled_memory(u.to(dtype), Ad, Bd, readout, skip, begin, lens)
+        return y.to(u.dtype), end
+    padding = _padding(u, lens)
+    x = u.to(dtype) if padding is None else u.to(dtype).masked_fill(padding, 0.0)
     if form == "fft":
         y, end = fft_memory(x, Ad, Bd, readout, skip, state, lens)
+    elif form == "sequential":
+        y, end = sequential_memory(x, Ad, Bd, readout, skip, begin, lens)
     else:
-        begin = x.new_zeros(*u.shape[::2], Bd.shape[-1]) if state is None else state.to(dtype)
-        if form == "sequential":
-            y, end = sequential_memory(x, Ad, Bd, readout, skip, begin, lens)
-        elif form in FORMS:
-            length = chunk_size or min(16, max(1, u.shape[1]))
-            ops = chunk_operators(Ad, Bd, length, dtype)
-            y, end = chunked_memory(x, ops, readout, skip, begin, lens)
-        else:
-            raise LmuError(f"unknown form {form!r}: choose one of {', '.join(FORMS)}")
+        ops = chunk_operators(Ad, Bd, chunk_size or min(16, u.shape[1]), dtype)
+        y, end = chunked_memory(x, ops, readout, skip, begin, lens)
     if padding is not None:
         y = y.masked_fill(padding if y.dim() == 3 else padding.unsqueeze(-1), 0.0)
     return y.to(u.dtype), end
@@ -126,15 +130,15 @@ def legendre_projection(
     """
     _check_shapes(u, Ad, Bd, None, None, state, lens)
     dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
+    if u.shape[1] == 0:
+        return u.new_zeros(u.shape[0], 0, weight.shape[0]), _begin(u, Bd, state, dtype)
     padding = _padding(u, lens)
     signal = u.to(dtype) if padding is None else u.to(dtype).masked_fill(padding, 0.0)
-    begin = signal.new_zeros(*u.shape[::2], Bd.shape[-1]) if state is None else state.to(dtype)
+    begin = _begin(u, Bd, state, dtype)
     ops = chunk_operators(Ad, Bd, chunk_size or min(8, max(1, u.shape[1])), dtype)
-    y, end = chunked_projection(signal, ops, weight.to(dtype), begin, lens)
-    if x is not None and x_weight is not None:
-        y = y + x.to(dtype) @ x_weight.to(dtype).T
-    if bias is not None:
-        y = y + bias.to(dtype)
+    side = None if x is None or x_weight is None else (x.to(dtype), x_weight.to(dtype))
+    bias = None if bias is None else bias.to(dtype)
+    y, end = chunked_projection(signal, ops, weight.to(dtype), bias, side, begin, lens)
     return y.to(u.dtype), end
 
 
@@ -281,6 +285,35 @@ def _padding(u: Tensor, lens: Tensor | None) -> Tensor | None:
     if lens is None:
         return None
     return (torch.arange(u.shape[1], device=u.device) >= lens[:, None]).unsqueeze(-1)
+
+
+def _chosen(form: str, u: Tensor, Ad: Tensor, Bd: Tensor, readout: Tensor | None) -> str:
+    """Return the form that will run.
+
+    Raises:
+        LmuError: the form is unknown.
+    """
+    if form not in FORMS:
+        raise LmuError(f"unknown form {form!r}: choose one of {', '.join(FORMS)}")
+    trained = torch.is_grad_enabled() and (Ad.requires_grad or Bd.requires_grad)
+    if form in ("compiled", "auto"):
+        fits = u.device.type == "cpu" and readout is not None and not trained
+        if form == "auto":
+            fits = fits and Bd.shape[-1] <= 32
+        return "compiled" if fits and kernel_available() else "chunked"
+    return form
+
+
+def _begin(u: Tensor, Bd: Tensor, state: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Return the state before the first frame, (N, C, Q)."""
+    N, _, C = u.shape
+    return u.new_zeros(N, C, Bd.shape[-1], dtype=dtype) if state is None else state.to(dtype)
+
+
+def _nothing(u: Tensor, Bd: Tensor, readout: Tensor | None) -> Tensor:
+    """Return the output for no frames."""
+    N, _, C = u.shape
+    return u.new_zeros((N, 0, C, Bd.shape[-1]) if readout is None else (N, 0, C))
 
 
 def _check_shapes(

@@ -20,20 +20,27 @@ _TINY = 1e-30
 class ChunkOperators:
     """What one chunk of L frames does to the state, and what the state does to the chunk.
 
-    carry (G, Q, Q) is ``Ad**L - I``: at long theta the rounding of ``Ad**L`` itself to float32
-    would change theta. powers (G, L, Q, Q) holds ``Ad**(i+1)``; impulse (G, L, Q) holds
-    ``Ad**s Bd``; inject (G, L, Q) is the impulse response reversed in time.
+    powers (G, L, Q, Q) holds ``Ad**(i+1)``; lifted (G, Q, L, Q) the same as [q, i, p], transposed
+    for a product with a dense read-out; impulse (G, L, Q) holds ``Ad**s Bd``. step (G, L + Q, Q)
+    maps [inputs | state] to the change of the state: the reversed impulse response above
+    ``(Ad**L - I)`` transposed. The change and not the state, because at long theta rounding
+    ``Ad**L`` to float32 would change theta.
     """
 
-    carry: Tensor
     powers: Tensor
+    lifted: Tensor
     impulse: Tensor
-    inject: Tensor
+    step: Tensor
 
     @property
     def length(self) -> int:
         """Frames in a chunk."""
         return self.impulse.shape[1]
+
+    @property
+    def order(self) -> int:
+        """Q."""
+        return self.impulse.shape[2]
 
 
 def impulse_response(Ad: Tensor, Bd: Tensor, length: int) -> Tensor:
@@ -63,8 +70,8 @@ def build_operators(Ad: Tensor, Bd: Tensor, length: int, dtype: torch.dtype) -> 
     powers = matrix_powers(Ad, length)
     impulse = impulse_response(Ad, Bd, length)
     eye = torch.eye(Ad.shape[-1], dtype=Ad.dtype, device=Ad.device)
-    carry = powers[:, -1] - eye
-    parts = (carry, powers, impulse, impulse.flip(1))
+    step = torch.cat([impulse.flip(1), (powers[:, -1] - eye).transpose(1, 2)], dim=1)
+    parts = (powers, powers.permute(0, 3, 1, 2), impulse, step)
     return ChunkOperators(*(_flushed(part).to(dtype).contiguous() for part in parts))
 
 
