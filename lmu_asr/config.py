@@ -247,6 +247,10 @@ class DecodeConfig:
     blank_penalties: list[float] = opt([0.0], "penalties of blank tried on dev, in log probability")
     beam: int = opt(8, "prefixes kept by prefix beam search", min=1, max=1000)
     nbest: int = opt(50, "paths of nbest methods", min=1, max=10000)
+    hot_words: list[str] = opt([], "phrases to favour in prefix_beam, HL, HLG and n-best methods")
+    hot_word_boost: float = opt(
+        2.0, "log probability that each word (prefix_beam: token) of a hot phrase earns", min=0.0
+    )
     streaming: bool = opt(False, "decode through step() in chunks, as a stream would")
     chunk_ms: float = opt(320.0, "chunk of streaming decoding, in milliseconds", min=10.0)
     bootstrap: int = opt(2000, "resamplings behind each confidence interval", min=100)

@@ -7,7 +7,7 @@ what it earned, unless the part that still matches is the beginning of another. 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import kaldifst
@@ -124,3 +124,18 @@ def boosted_graph(graph: Graph, context: ContextGraph) -> Graph:
     composed = kaldifst.compose(base, acceptor.to_vector())
     kaldifst.arcsort(composed, "ilabel")
     return replace(graph, arrays=from_fst(composed), path=None, steps=(), _scaled={})
+
+
+def boosted_graphs(
+    graphs: Mapping[str, Graph], lang: Lang, phrases: Sequence[str], boost: float
+) -> dict[str, Graph]:
+    """Compose HL and HLG of ``graphs`` (by kind) with hot words; H stays as it is.
+
+    Raises:
+        LangError: an empty phrase, or a word outside words.txt.
+    """
+    context = hot_words(lang, phrases, boost, "word")
+    return {
+        kind: graph if kind == "H" else boosted_graph(graph, context)
+        for kind, graph in graphs.items()
+    }

@@ -13,6 +13,7 @@ import torch
 
 from lmu_asr.config import Config, config_to_dict
 from lmu_asr.data.dataset import build_eval_loader
+from lmu_asr.decoding.context import boosted_graphs, hot_words
 from lmu_asr.decoding.decoder import GRAPH_OF_METHOD, RESCORING, Decoder, SplitDecode, decode_split
 from lmu_asr.decoding.ngram import NgramScorer
 from lmu_asr.decoding.oracle import oracle_rate
@@ -294,7 +295,11 @@ def make_decoder(config: Config, lang: Lang, graph_dir: Path) -> Decoder:
     options = SearchOptions.from_config(decode)
     engine = get_engine(config.graph.fsa)
     models = _language_models(decode.methods, lang, graph_dir)
-    return Decoder(lang, graphs, engine, options, *models)
+    context = None
+    if decode.hot_words:
+        context = hot_words(lang, decode.hot_words, decode.hot_word_boost, "token")
+        graphs = boosted_graphs(graphs, lang, decode.hot_words, decode.hot_word_boost)
+    return Decoder(lang, graphs, engine, options, *models, context=context)
 
 
 def _language_models(

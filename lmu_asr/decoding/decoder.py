@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from lmu_asr.decoding.context import ContextGraph
 from lmu_asr.decoding.ngram import NgramScorer
 from lmu_asr.decoding.posteriors import EvalBatch, Posteriors, compute_posteriors
 from lmu_asr.decoding.search import decode_batch
@@ -53,7 +54,8 @@ class Decoder:
     """What every search needs beside log-probabilities.
 
     ``graphs`` by kind; ``lm``: word n-gram of the graphs, which prefix beam search fuses and
-    rescoring exchanges for ``rescore_lm``; None for none.
+    rescoring exchanges for ``rescore_lm``; ``context``: hot words of prefix beam search. None for
+    none.
     """
 
     lang: Lang
@@ -62,6 +64,7 @@ class Decoder:
     options: SearchOptions
     lm: NgramScorer | None = None
     rescore_lm: NgramScorer | None = None
+    context: ContextGraph | None = None
 
     def search(self, posteriors: Posteriors, method: str, scales: Scales) -> SplitDecode:
         """Search every utterance of a split with one method at given scales."""
@@ -82,6 +85,7 @@ class Decoder:
                 ids=batch.ids,
                 lm=self.lm,
                 rescore_lm=self.rescore_lm,
+                context=self.context,
             )
             seconds += time.perf_counter() - start
             found.update(zip(batch.ids, hypotheses, strict=True))

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmu_asr.decoding.context import ContextGraph, boosted_graph, hot_words
+from lmu_asr.decoding.context import ContextGraph, boosted_graph, boosted_graphs, hot_words
 from lmu_asr.errors import GraphError, LangError
 from lmu_asr.fsa.engine import SearchOptions
 from lmu_asr.fsa.openfst import OpenFstEngine
@@ -81,6 +81,11 @@ def test_composition_gives_a_sentence_its_boost() -> None:
     assert results[0.1].words == ["the", "sea"]
     assert results[0.1].score == pytest.approx(plain.score, abs=1e-3)  # "the" was given back
     assert results[5.0].words == ["the", "see"]
+    by_kind = boosted_graphs(small.graphs, lang, ["the see"], 5.0)
+    assert by_kind["H"] is small.graphs["H"]
+    for kind in ("HL", "HLG"):
+        hyp = OpenFstEngine().decode(log_probs, lens, by_kind[kind], SearchOptions())[0]
+        assert hyp.words == ["the", "see"]
     lattice = OpenFstEngine().lattices(
         log_probs, lens, small.graphs["HLG"], SearchOptions(lattice_beam=20.0)
     )[0]
