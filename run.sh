@@ -39,7 +39,9 @@ HELP
 
 # shellcheck source=utils/parse_options.sh
 . utils/parse_options.sh
-command_line=("$0" "$@")
+command_line=(./run.sh "$@")
+LMU_ASR_COMMAND=$(printf '%q ' "${command_line[@]}")
+export LMU_ASR_COMMAND=${LMU_ASR_COMMAND% }
 parse_options "stage stop-stage recipe variant data fsa ngpu nproc num-nodes node-rank master-addr \
 master-port nj exp-dir data-dir force dry-run" "$@"
 [[ $stage =~ ^[0-6]$ ]] || die "--stage $stage: want 0 to 6"
@@ -88,10 +90,8 @@ for ((s = stage; s <= stop_stage; s++)); do
   launch "${names[s]}" || status=$?
   if ((status != 0)); then
     echo "stage $s (${names[s]}) stopped with status $status. To go on:" >&2
-    printf '  ' >&2
-    printf '%q ' "${command_line[@]}" >&2
-    [[ " ${command_line[*]} " == *" --stage"* ]] || printf -- '--stage %d' "$s" >&2
-    echo >&2
+    [[ " $LMU_ASR_COMMAND " == *" --stage "* ]] || LMU_ASR_COMMAND+=" --stage $s"
+    echo "  $LMU_ASR_COMMAND" >&2
     exit "$status"
   fi
 done

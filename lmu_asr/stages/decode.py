@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +15,12 @@ def run(context: Context) -> None:
     from lmu_asr.decoding.decode import run_decoding
 
     run_decoding(
-        context.config, context.exp_dir, context.features_dir, context.lang_dir, context.graph_dir
+        context.config,
+        context.exp_dir,
+        context.features_dir,
+        context.lang_dir,
+        context.graph_dir,
+        command=os.environ.get("LMU_ASR_COMMAND", ""),
     )
 
 

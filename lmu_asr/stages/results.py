@@ -11,9 +11,11 @@ from lmu_asr.stages.common import Context, Stage, main
 
 def run(context: Context) -> None:
     """Collect the results of every variant of the corpus and write the table."""
+    from lmu_asr.corpora import get_corpus
     from lmu_asr.scoring.results import write_results
 
-    write_results(context.results_dir)
+    note = get_corpus(context.config.corpus.name).license_note
+    write_results(context.results_dir, note=f"Corpus {note}.")
 
 
 def show(context: Context) -> None:
@@ -31,7 +33,7 @@ STAGE = Stage(
     "results table across variants",
     run,
     stamp_dir=lambda context: context.results_dir,
-    outputs=lambda context: (context.results_dir / "RESULTS.md",),
+    outputs=lambda context: [context.results_dir / name for name in ("RESULTS.md", "results.png")],
     rooms=("scoring",),
     after=("decode",),
     inputs=inputs,
