@@ -32,7 +32,7 @@ second_environment() {
   "${pip[@]}" --no-deps -r "$scratch/k2.txt" 2>&1 | quiet
   grep -v -E "^(torch|numpy)==" "$root/utils/constraints.txt" >"$scratch/constraints.txt"
   printf '%s\n' "${pinned[@]}" >>"$scratch/constraints.txt"
-  "${pip[@]}" -c "$scratch/constraints.txt" "${pinned[@]}" graphviz pytest pytest-timeout hypothesis \
+  "${pip[@]}" -c "$scratch/constraints.txt" "${pinned[@]}" graphviz six pytest pytest-timeout hypothesis \
     -r "$root/utils/requirements.txt" 2>&1 | quiet
   "$second/bin/python" -c "import k2, torch; assert torch.__version__.startswith('1.13.1')"
   echo "$wanted" >"$mark.tmp"
