@@ -1,7 +1,8 @@
-"""Weights in int8 for streaming on the CPU: a quarter of the bytes that each chunk must read.
+"""Weights laid out for streaming on the CPU, in float32 or in int8.
 
-Each output has its own scale (symmetric, largest magnitude at 127); inputs, products and state stay
-float32, so that the only error is that of the stored weights.
+A short chunk is bound by reading the weights. Packed, they are read once and in order; in int8 they
+are a quarter of the bytes. Each int8 output has its own scale (symmetric, largest magnitude at 127);
+inputs, products and state stay float32, so that the only error is that of the stored weights.
 
 Legend: K inputs, N outputs of a linear layer.
 """
@@ -47,8 +48,7 @@ class Int8Linear(nn.Module):
         Raises:
             ModelError: another type or device.
         """
-        if x.dtype != torch.float32 or x.device.type != "cpu":
-            raise ModelError(f"int8 weights want float32 on the cpu; got {x.dtype} on {x.device}")
+        _check_input(x, "int8")
         native = fused.library()
         if native is None:
             return F.linear(x, self.dequantized(), self.bias)
@@ -68,27 +68,70 @@ class Int8Linear(nn.Module):
 
     def dequantized(self) -> Tensor:
         """Return the weight (N, K) that the stored integers stand for, float32."""
-        rows = self.weight.transpose(1, 2).reshape(-1, self.in_features)[: self.out_features]
-        return rows.float() * self.scale[:, None]
+        return unpack(self.weight, self.out_features).float() * self.scale[:, None]
+
+
+class PackedLinear(nn.Module):
+    """A linear layer with its float32 weight packed as (ceil(N / 64), K, 64). Inference only."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, linear: nn.Linear) -> None:
+        """Pack the weight of ``linear``, which stays as it is."""
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.register_buffer("weight", pack(linear.weight.detach().float().cpu()))
+        bias = None if linear.bias is None else linear.bias.detach().float().cpu().clone()
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (..., K) float32 on the CPU to (..., N).
+
+        Raises:
+            ModelError: another type or device.
+        """
+        _check_input(x, "packed")
+        native = fused.library()
+        if native is None:
+            return F.linear(x, unpack(self.weight, self.out_features), self.bias)
+        x = x.contiguous()
+        y = torch.empty(*x.shape[:-1], self.out_features)
+        native.float_linear(
+            x.data_ptr(),
+            self.weight.data_ptr(),
+            None if self.bias is None else self.bias.data_ptr(),
+            y.data_ptr(),
+            y.numel() // self.out_features,
+            self.in_features,
+            self.out_features,
+        )
+        return y
 
 
 def pack(weight: Tensor) -> Tensor:
-    """Lay an int8 weight (N, K) out as (ceil(N / 64), K, 64), zeros where outputs end."""
+    """Lay a weight (N, K) out as (ceil(N / 64), K, 64), zeros where outputs end."""
     missing = -weight.shape[0] % TILE
     rows = F.pad(weight, (0, 0, 0, missing)).reshape(-1, TILE, weight.shape[1])
     return rows.transpose(1, 2).contiguous()
 
 
+def unpack(packed: Tensor, outputs: int) -> Tensor:
+    """Return the weight (N, K) of ``outputs`` rows that was packed."""
+    return packed.transpose(1, 2).reshape(-1, packed.shape[1])[:outputs]
+
+
 def quantize(model: Model) -> Model:
     """Return a copy of ``model`` on the CPU, for evaluation, with every linear layer in int8.
 
-    Recurrent kernels (LSTM, the published LMU cell) and memories keep float32.
+    Recurrent kernels (LSTM, the published LMU cell), attention and memories keep float32.
     """
-    if fused.library() is None:
-        logging.warning("int8 weights without the compiled kernel: same results, but slower")
-    quantized = copy.deepcopy(model).cpu().eval()
-    _replace(quantized)
-    return quantized
+    return _converted(model, Int8Linear)
+
+
+def pack_for_streaming(model: Model) -> Model:
+    """Return a copy of ``model`` on the CPU, for evaluation, with packed float32 weights."""
+    return _converted(model, PackedLinear)
 
 
 def is_quantized(model: nn.Module) -> bool:
@@ -96,11 +139,24 @@ def is_quantized(model: nn.Module) -> bool:
     return any(isinstance(module, Int8Linear) for module in model.modules())
 
 
-def _replace(module: nn.Module) -> None:
+def _converted(model: Model, layer: type[Int8Linear] | type[PackedLinear]) -> Model:
+    if fused.library() is None:
+        logging.warning("packed weights without the compiled kernel: same results, but slower")
+    converted = copy.deepcopy(model).cpu().eval()
+    _replace(converted, layer)
+    return converted
+
+
+def _replace(module: nn.Module, layer: type[Int8Linear] | type[PackedLinear]) -> None:
     for name, child in module.named_children():
-        if isinstance(child, nn.MultiheadAttention):
-            continue  # reads the weight of its output layer by itself
+        if isinstance(child, nn.TransformerEncoderLayer):
+            continue  # torch reads its weights without calling its linear layers
         if isinstance(child, nn.Linear):
-            setattr(module, name, Int8Linear(child))
+            setattr(module, name, layer(child))
         else:
-            _replace(child)
+            _replace(child, layer)
+
+
+def _check_input(x: Tensor, what: str) -> None:
+    if x.dtype != torch.float32 or x.device.type != "cpu":
+        raise ModelError(f"{what} weights want float32 on the cpu; got {x.dtype} on {x.device}")

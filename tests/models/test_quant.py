@@ -12,7 +12,15 @@ from lmu_asr.config import ModelConfig
 from lmu_asr.errors import ModelError
 from lmu_asr.models.model import build_model, load_model, save_model
 from lmu_asr.models.native import fused
-from lmu_asr.models.quant import Int8Linear, is_quantized, pack, quantize
+from lmu_asr.models.quant import (
+    Int8Linear,
+    PackedLinear,
+    is_quantized,
+    pack,
+    pack_for_streaming,
+    quantize,
+    unpack,
+)
 
 SMALL = ModelConfig(
     dim=8, num_layers=2, thetas=[3.0, 9.0], memory_order=4, num_heads=2, bidirectional=False
@@ -38,6 +46,7 @@ def test_packing_puts_64_outputs_of_one_input_together() -> None:
     for n in (0, 63, 64, 129):
         assert torch.equal(packed[n // 64, :, n % 64], weight[n])
     assert (packed[2, :, 2:] == 0).all()
+    assert torch.equal(unpack(packed, 130), weight)
 
 
 @pytest.mark.parametrize("path", ["compiled", "torch"])
@@ -52,13 +61,15 @@ def test_product_equals_that_of_the_rounded_weight(
         pytest.skip("no C++ compiler here")
     torch.manual_seed(1)
     for bias in (True, False):
-        own = Int8Linear(nn.Linear(*size, bias=bias))
+        linear = nn.Linear(*size, bias=bias)
+        own, packed = Int8Linear(linear), PackedLinear(linear)
         x = torch.randn(rows, size[0])
-        y = own(x)
-        exact = x.double() @ own.dequantized().double().T
-        exact = exact if own.bias is None else exact + own.bias
-        assert y.shape == exact.shape
-        torch.testing.assert_close(y.double(), exact, atol=1e-5, rtol=1e-5)
+        for layer, weight in ((own, own.dequantized()), (packed, linear.weight)):
+            exact = x.double() @ weight.double().T
+            exact = exact if linear.bias is None else exact + linear.bias
+            y = layer(x)
+            assert y.shape == exact.shape
+            torch.testing.assert_close(y.double(), exact, atol=1e-5, rtol=1e-5)
 
 
 def test_rows_of_a_batch_give_what_they_give_alone() -> None:
@@ -88,14 +99,18 @@ def test_quantized_model_streams_and_stays_near(encoder: str) -> None:
     torch.testing.assert_close(torch.cat(outputs, 1), offline, atol=1e-5, rtol=0)
 
 
-def test_bidirectional_transformer_keeps_its_attention() -> None:
+@pytest.mark.parametrize("encoder", ["lmu", "transformer"])
+@pytest.mark.parametrize("inference", [True, False])
+def test_packed_model_equals_the_plain_one(encoder: str, inference: bool) -> None:
     torch.manual_seed(4)
-    config = ModelConfig(encoder="transformer", dim=32, num_layers=2, num_heads=2)
+    config = ModelConfig(encoder=encoder, dim=32, num_layers=2, num_heads=2, thetas=[4.0])
     model = build_model(config, 6, 9).eval()
-    x = torch.randn(2, 45, 6)
-    lens = torch.tensor([45, 20])
-    error = (quantize(model)(x, lens)[0][0].exp() - model(x, lens)[0][0].exp()).abs().max()
-    assert error < 0.02
+    x, lens = torch.randn(2, 45, 6), torch.tensor([45, 20])
+    with torch.inference_mode(inference):
+        expected = model(x, lens)[0]
+        torch.testing.assert_close(pack_for_streaming(model)(x, lens)[0], expected)
+        error = (quantize(model)(x, lens)[0].exp() - expected.exp()).abs().max()
+        assert 0 < error < 0.02
 
 
 def test_quantized_model_is_saved_small_and_comes_back_bit_equal(tmp_path: Path) -> None:
@@ -114,4 +129,6 @@ def test_quantized_model_is_saved_small_and_comes_back_bit_equal(tmp_path: Path)
 def test_other_types_are_refused() -> None:
     with pytest.raises(ModelError, match=r"float32 on the cpu.*float64"):
         Int8Linear(nn.Linear(3, 4))(torch.zeros(1, 3, dtype=torch.float64))
+    with pytest.raises(ModelError, match="packed weights"):
+        PackedLinear(nn.Linear(3, 4))(torch.zeros(1, 3, dtype=torch.bfloat16))
     assert not is_quantized(build_model(SMALL, 5, 7))
