@@ -273,8 +273,12 @@ class CheckpointStore:
         self._join()
         queue = [w for w in self.failed if w.best or not w.newest or write is None]
         queue += [write] if write else []
-        self._thread = threading.Thread(target=self._write_all, args=(queue,), name="checkpoint")
-        self._thread.start()
+        thread = threading.Thread(target=self._write_all, args=(queue,), name="checkpoint")
+        try:
+            thread.start()
+            self._thread = thread
+        except RuntimeError:  # no memory for another thread
+            self._write_all(queue)
 
     def _join(self) -> None:
         if self._thread:

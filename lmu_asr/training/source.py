@@ -18,7 +18,7 @@ from lmu_asr.config import AugmentConfig, Config
 from lmu_asr.data.augment import spec_augment
 from lmu_asr.data.dataset import build_eval_loader, build_train_loader
 from lmu_asr.errors import DataError, LangError
-from lmu_asr.files import fingerprint, sha256_file
+from lmu_asr.files import fingerprint, sha256_file, write_jsonl
 from lmu_asr.lang.lang import Lang, ctc_min_frames
 from lmu_asr.training.distributed import World
 from lmu_asr.training.state import derive_seed
@@ -70,6 +70,7 @@ class LoaderSource:
         lang: tokenizer.
         output_lens: frames in to frames out of the encoder, ``(N,) -> (N,)``.
         world: the processes of the run.
+        record: file for the utterances left out and why, written by rank 0.
 
     Raises:
         DataError: a manifest is missing.
@@ -82,8 +83,10 @@ class LoaderSource:
         lang: Lang,
         output_lens: Callable[[Tensor], Tensor],
         world: World,
+        record: Path | None = None,
     ) -> None:
         self.config, self.lang, self.world = config, lang, world
+        self.record = record if world.is_main else None
         self.train_path = data_dir / f"{config.corpus.train}_cuts.jsonl.gz"
         self.dev_path = data_dir / f"{config.corpus.dev}_cuts.jsonl.gz"
         for path in (self.train_path, self.dev_path):
@@ -110,15 +113,15 @@ class LoaderSource:
         return build_eval_loader(self.dev_path, options.max_duration, options.num_workers)
 
     def _loader(self, epoch: int, start_batch: int) -> Any:
-        return build_train_loader(
-            self.train_path,
-            self.config,
-            self.filter,
-            self.world.rank,
-            self.world.world_size,
-            epoch,
-            start_batch,
+        rank, size = self.world.rank, self.world.world_size
+        loader = build_train_loader(
+            self.train_path, self.config, self.filter, rank, size, epoch, start_batch
         )
+        if self.record:
+            dropped = self.filter.dropped.items()
+            write_jsonl(self.record, ({"id": name, "reason": why} for name, why in dropped))
+            self.record = None
+        return loader
 
     def _prepare(self, batch: Batch, epoch: int) -> TrainBatch:
         count = 2 if self.config.train.cr_ctc > 0 else 1

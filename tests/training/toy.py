@@ -7,6 +7,7 @@ model, and ``toy.headroom`` (MiB that rank 0 may still take up after its first s
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import resource
@@ -179,6 +180,8 @@ def main(argv: list[str]) -> int:
     with joined_world(prefer_gpu=False) as world:
         headroom = int(toy.get("headroom", 0))
         source = ToySource(world, pause=toy.get("pause", 0.0), headroom=headroom)
+        if headroom:  # freed tensors go back to the system at once
+            ctypes.CDLL(None).mallopt(-3, 1 << 20)
         seed_everything(config.seed, "model")
         model = ToyModel(config.model.dropout, int(toy.get("width", 12)))
         try:

@@ -1,0 +1,113 @@
+"""The entry point on prepared data, with the real model."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmu_asr.errors import CheckpointError, DataError, TrainingError
+from lmu_asr.files import read_json
+from lmu_asr.lang.lang import Lang
+from lmu_asr.models.model import build_model
+from lmu_asr.training.checkpoint import load_weights
+from lmu_asr.training.distributed import current_world
+from lmu_asr.training.metrics import read_metrics
+from lmu_asr.training.setup import choose_precision, make_model
+from lmu_asr.training.trainer import run_training
+from tests.training.tiny_data import BINS, make_data, tiny_config
+
+
+@pytest.fixture(autouse=True)
+def process_settings() -> Iterator[None]:
+    """Give back what an entry point sets for its whole process."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+    torch.set_flush_denormal(False)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return make_data(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.mark.parametrize("option", ["train.cr_ctc=0.2", "train.ema=0.9"])
+def test_training_leaves_loadable_weights(
+    tmp_path: Path, prepared: tuple[Path, Path], option: str
+) -> None:
+    config = tiny_config(option)
+    run_training(config, tmp_path, *prepared)
+    assert read_json(tmp_path / "training.json")["finished"]
+    losses = [row["loss"] for row in read_metrics(tmp_path / "metrics.jsonl")]
+    assert losses and all(0 < loss < 10 for loss in losses)
+    for name in ("best.pt", "last.pt", "averaged.pt"):
+        model = build_model(config.model, BINS, Lang.load(prepared[1]).vocab_size)
+        model.load_state_dict(load_weights(tmp_path / name))
+    assert (tmp_path / "train.png").is_file()
+    dropped = (tmp_path / "dropped.jsonl").read_text()
+    assert "train-3" in dropped and dropped.count("\n") == 1
+
+
+def test_weights_to_start_from(tmp_path: Path, prepared: tuple[Path, Path]) -> None:
+    run_training(tiny_config(), tmp_path / "first", *prepared)
+    start = tmp_path / "first/best.pt"
+    config = tiny_config(f"train.init_from={start}")
+    model = make_model(config, prepared[0], Lang.load(prepared[1]).vocab_size)
+    weights = load_weights(start)
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+    with pytest.raises(CheckpointError, match=str(start)):
+        make_model(config, prepared[0], 99)
+
+
+def test_a_signal_leaves_with_status_zero_and_says_how_to_go_on(
+    tmp_path: Path,
+    prepared: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from lmu_asr.training.source import LoaderSource
+
+    original = LoaderSource._prepare
+
+    def prepare_and_signal(self: LoaderSource, *args: object) -> object:
+        signal.raise_signal(signal.SIGTERM)
+        return original(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(LoaderSource, "_prepare", prepare_and_signal)
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "x", "--set", "a b"])
+    with caplog.at_level("INFO"), pytest.raises(SystemExit) as left:
+        run_training(tiny_config(), tmp_path, *prepared)
+    assert left.value.code == 0
+    assert "saved at epoch 0, batch 1, step 1" in caplog.text
+    assert f"{sys.executable} -m x --set 'a b'" in caplog.text
+    assert not (tmp_path / "training.json").exists()
+
+
+def test_missing_statistics_are_named(tmp_path: Path, prepared: tuple[Path, Path]) -> None:
+    with pytest.raises(DataError, match=r"cmvn.json: missing"):
+        make_model(tiny_config(), tmp_path, 5)
+
+
+def test_precision_on_a_cpu() -> None:
+    world = current_world(prefer_gpu=False)
+    got = [choose_precision(name, world) for name in ("auto", "float32", "fp16", "bf16")]
+    assert got == [None, None, None, torch.bfloat16]
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [({"RANK": "2", "WORLD_SIZE": "2"}, "outside"), ({"RANK": "x"}, "want a whole number")],
+)
+def test_broken_environment_is_named(
+    env: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TrainingError, match=message):
+        current_world()
