@@ -153,8 +153,10 @@ def _render_all(jobs: list[Job], workers: int) -> None:
 
 
 def _discard_other_plan(target: Path, plan: dict[str, object]) -> None:
-    """Remove the splits of a corpus that was made with other options."""
+    """Remove what a killed run left, and the splits of a corpus made with other options."""
     path = target / "corpus.json"
+    for leftover in target.rglob(".*.tmp*"):
+        leftover.unlink(missing_ok=True)
     if path.exists() and read_json(path) == plan:
         return
     for split in VARIANTS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -123,12 +124,12 @@ def _places(
                 break
             position -= fraction
         places[unit] = place
-    spare = [unit for unit in units if places[unit] == train]
-    for name in names:
+    for name in [train, *names]:  # fractions may leave one empty, small data often do
         if name not in places.values():
-            places[spare.pop(0)] = name
-    if train not in places.values():
-        places[units[-1]] = train
+            counts = Counter(places.values())
+            places[next(u for u in units if places[u] == max(counts, key=counts.__getitem__))] = (
+                name
+            )
     return places
 
 

@@ -16,7 +16,7 @@ from scipy.signal import resample_poly
 from lmu_asr.errors import DataError
 
 STREAMED_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # a wav written to a pipe does not know its size
-OGG_END_OF_STREAM = 0x04
+OGG_END_OF_STREAM, OGG_HEADER_BYTES = 0x04, 27
 
 
 def recording_from_file(path: Path, recording_id: str) -> Recording:
@@ -57,9 +57,16 @@ def _refuse_cut_short(path: Path) -> None:
         elif start == b"OggS":
             stream.seek(max(0, size - 65536))
             tail = stream.read()
-            page = tail.rfind(b"OggS")
-            if page < 0 or page + 5 >= len(tail) or not tail[page + 5] & OGG_END_OF_STREAM:
-                raise DataError(f"{path}: cut short: its last page is missing")
+            if not _is_last_page(tail[max(0, tail.rfind(b"OggS")) :]):
+                raise DataError(f"{path}: cut short: its last page is missing or not whole")
+
+
+def _is_last_page(page: bytes) -> bool:
+    """Whether an Ogg page (RFC 3533) is whole and says that the stream ends with it."""
+    if len(page) < OGG_HEADER_BYTES or not page[5] & OGG_END_OF_STREAM:
+        return False
+    segments = page[OGG_HEADER_BYTES : OGG_HEADER_BYTES + page[26]]
+    return len(segments) == page[26] and len(page) >= OGG_HEADER_BYTES + page[26] + sum(segments)
 
 
 def _wav_size(head: bytes) -> int:

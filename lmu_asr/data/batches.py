@@ -106,12 +106,13 @@ class BatchSampler:
 
     Args:
         utterances: records of the training split, in manifest order.
-        max_duration: padded seconds of a global batch.
+        max_duration: padded seconds of a global batch, which one longer utterance may pass.
         num_buckets: duration buckets; fewer where they would not hold two batches each.
         seed: the recipe's seed.
         fingerprint: hash of the manifest that the records come from.
         rank: this process.
-        world_size: processes. A global batch of fewer utterances than processes is skipped.
+        world_size: processes. Where a global batch has fewer utterances than processes, the last
+            of them get an empty share.
     """
 
     def __init__(
@@ -170,12 +171,15 @@ class BatchSampler:
     def _global_batches(self) -> Iterator[list[Utterance]]:
         order = list(self.utterances)
         random.Random(f"{self.seed} {self.epoch}").shuffle(order)
+        pending: list[Utterance] = []
         for cuts in self._sampler(order):
-            batch = sorted(cuts, key=lambda u: (-u.duration, u.id))
-            if len(batch) < self.world_size:
-                logging.info("skipped a batch of %d for %d processes", len(batch), self.world_size)
-                continue
-            yield batch
+            batch = [*pending, *cuts]
+            if pending and len(batch) * max(u.duration for u in batch) > self.max_duration:
+                yield _longest_first(pending)
+                batch = list(cuts)
+            pending = batch  # what is left in the buckets at the end is joined where it fits
+        if pending:
+            yield _longest_first(pending)
 
     def _sampler(self, order: list[Utterance]) -> DynamicBucketingSampler:
         bins = None if self.num_buckets > 1 else [max(u.duration for u in order) + 1.0]
@@ -187,12 +191,16 @@ class BatchSampler:
             shuffle=True,
             buffer_size=BUFFER_SIZE,
             seed=self.seed,
-            sync_buckets=False,
+            sync_buckets=True,  # without it, lhotse 1.33 loses the rest of the buckets
             world_size=1,
             rank=0,
         )
         sampler.set_epoch(self.epoch)
         return sampler
+
+
+def _longest_first(batch: Sequence[Utterance]) -> list[Utterance]:
+    return sorted(batch, key=lambda u: (-u.duration, u.id))
 
 
 def batches_by_duration(

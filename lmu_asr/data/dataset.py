@@ -113,9 +113,10 @@ def load_features(utterance: Utterance) -> NDArray[np.float32]:
 
 
 def collate(utterances: Sequence[Utterance], features: Sequence[NDArray[np.float32]]) -> Batch:
-    """Pad features (T, F) of several utterances to one batch (N, T, F)."""
+    """Pad features (T, F) of several utterances to one batch (N, T, F); of none to (0, 0, 0)."""
     lens = [len(f) for f in features]
-    padded = np.full((len(features), max(lens), features[0].shape[1]), PADDING, dtype=np.float32)
+    shape = (len(lens), max(lens), features[0].shape[1]) if lens else (0, 0, 0)
+    padded = np.full(shape, PADDING, dtype=np.float32)
     for row, values in zip(padded, features, strict=True):
         row[: len(values)] = values
     return Batch(

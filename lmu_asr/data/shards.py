@@ -8,6 +8,7 @@ both is not made again.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import logging
@@ -40,6 +41,7 @@ from lmu_asr.progress import progress
 
 VERSION = 1  # raise it when the stored values change
 SHARDS, LEAST_SECONDS, MOST_SECONDS = 64, 300.0, 3600.0
+INLINE_SECONDS = 1200.0  # less audio than this is done before other processes have started
 Item = tuple[MonoCut, float]  # a cut and its speed
 
 
@@ -106,8 +108,9 @@ def extract_shards(
     seconds = sum(cut.duration / speed for cut, speed in items)
     logging.info("%s: %.2f h of audio in %d shards", split, seconds / 3600.0, len(tasks))
     bar = {"description": f"features of {split}", "unit": "shard"}
-    if nj <= 1 or len(tasks) <= 1:
-        return list(progress(map(make_shard, tasks), total=len(tasks), **bar))
+    if nj <= 1 or len(tasks) <= 1 or seconds < INLINE_SECONDS:
+        with _one_thread():
+            return list(progress(map(make_shard, tasks), total=len(tasks), **bar))
     context = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(min(nj, len(tasks)), context, _start_worker) as pool:
@@ -142,6 +145,17 @@ def _remove_leftovers(folder: Path, split: str, names: set[str]) -> None:
     for path in folder.glob(f"{split}-[0-9][0-9][0-9][0-9][0-9].*"):
         if path.name.split(".")[0] not in names:
             path.unlink()
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread: frames are too little work for more, and it keeps the bytes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _start_worker() -> None:

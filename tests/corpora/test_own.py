@@ -1,0 +1,111 @@
+"""Own data: named splits, and splits by hash."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
+
+from lmu_asr.config import CorpusConfig
+from lmu_asr.corpora import get_corpus
+from lmu_asr.corpora.own import split_manifests
+from lmu_asr.data.manifests import Manifests
+from lmu_asr.errors import ConfigError, DataError
+from tests.data.speech import write_audio
+
+CONFIG = CorpusConfig(name="own")
+
+
+def made(speakers: dict[str, str | None]) -> Manifests:
+    """One second of each utterance, without files."""
+    return Manifests(
+        RecordingSet.from_recordings(Recording(u, [], 16000, 16000, 1.0) for u in speakers),
+        SupervisionSet.from_segments(
+            SupervisionSegment(u, u, 0.0, 1.0, text="x", speaker=s) for u, s in speakers.items()
+        ),
+    )
+
+
+def ids(splits: dict[str, Manifests]) -> dict[str, set[str]]:
+    return {name: {s.id for s in part.supervisions} for name, part in splits.items()}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sets(st.text(min_size=1), min_size=3, max_size=200), st.floats(0.0, 0.5))
+def test_each_utterance_in_one_split_and_none_empty(names, fraction):
+    config = CorpusConfig(dev_fraction=fraction, test_fraction=fraction)
+    splits = ids(split_manifests(made(dict.fromkeys(names)), config))
+    assert list(splits) == ["train", "dev", "test"]
+    assert sorted(u for part in splits.values() for u in part) == sorted(names)
+    assert all(splits.values())
+
+
+def test_fractions_and_stability():
+    names = [f"utt{i}" for i in range(4000)]
+    before = ids(split_manifests(made(dict.fromkeys(names[:2000])), CONFIG))
+    after = ids(split_manifests(made(dict.fromkeys(names)), CONFIG))
+    for name in ("train", "dev", "test"):
+        assert before[name] <= after[name]
+    assert len(after["dev"]) == pytest.approx(400, abs=80)
+    assert len(after["test"]) == pytest.approx(400, abs=80)
+
+
+def test_speakers_stay_whole_from_ten_on():
+    speakers = {f"utt{i}": f"s{i % 10}" for i in range(100)}
+    splits = ids(split_manifests(made(speakers), CONFIG))
+    heard = [{speakers[u] for u in part} for part in splits.values()]
+    assert sum(map(len, heard)) == 10 and all(heard)
+    nine = {u: s for u, s in speakers.items() if s != "s9"}
+    shared = ids(split_manifests(made(nine), CONFIG))
+    assert {nine[u] for u in shared["train"]} & {nine[u] for u in shared["dev"]}
+
+
+def test_too_few():
+    with pytest.raises(DataError, match="3 utterances cannot be split into train, dev, test, more"):
+        split_manifests(made(dict.fromkeys(["a", "b", "c"])), CorpusConfig(test=["test", "more"]))
+
+
+def write_list(path: Path, names: list[str]) -> None:
+    rows = []
+    for i, name in enumerate(names):
+        audio = write_audio(path.parent / "wav" / f"{name}.wav", 0.3, i)
+        rows.append(json.dumps({"key": name, "source": str(audio), "target": "Hello, World"}))
+    path.write_text("\n".join(rows) + "\n")
+
+
+def test_twenty_utterances_in_one_list(tmp_path, caplog):
+    caplog.set_level("INFO")
+    write_list(tmp_path / "all.jsonl", [f"u{i}" for i in range(20)])
+    for source in (tmp_path / "all.jsonl", tmp_path):
+        splits = ids(get_corpus("own").manifests(CONFIG, source))
+        assert sum(len(part) for part in splits.values()) == 20 and all(splits.values())
+    assert "split by a hash of the utterance id: train 1" in caplog.text
+
+
+def test_named_splits(tmp_path, caplog):
+    caplog.set_level("INFO")
+    for name in ("train", "dev", "test"):
+        write_list(tmp_path / f"{name}.jsonl", [f"{name}{i}" for i in range(4)])
+    splits = ids(get_corpus("own").manifests(CONFIG, tmp_path))
+    assert splits == {n: {f"{n}{i}" for i in range(4)} for n in ("train", "dev", "test")}
+    (tmp_path / "dev.jsonl").unlink()
+    splits = ids(get_corpus("own").manifests(CONFIG, tmp_path))
+    assert splits["test"] == {f"test{i}" for i in range(4)}
+    assert splits["dev"] and splits["train"] | splits["dev"] == {f"train{i}" for i in range(4)}
+    (tmp_path / "train.jsonl").unlink()
+    with pytest.raises(DataError, match="has test but no 'train'"):
+        get_corpus("own").manifests(CONFIG, tmp_path)
+
+
+def test_source_must_be_given(tmp_path):
+    with pytest.raises(DataError, match="--data PATH"):
+        get_corpus("own").download(CONFIG, tmp_path, 0)
+
+
+def test_unknown_corpus_has_a_hint():
+    with pytest.raises(ConfigError, match="did you mean 'librispeech'"):
+        get_corpus("librispeach")
