@@ -165,6 +165,7 @@ class AugmentConfig:
     freq_mask_bins: int = opt(20, "widest frequency mask", min=0, max=256)
     max_time_fraction: float = opt(0.2, "largest share of an utterance masked", min=0.0, max=1.0)
     noise_dir: str = opt("", "directory of noise recordings mixed into training audio; empty: none")
+    noise_prob: float = opt(0.5, "share of training utterances with noise", min=0.0, max=1.0)
     noise_snr: list[float] = opt(
         [10.0, 20.0], "lowest and highest signal-to-noise ratio, in decibels"
     )

@@ -30,6 +30,7 @@ from lmu_asr.data.batches import (
     manifest_fingerprint,
     read_utterances,
 )
+from lmu_asr.data.noise import NoiseMixer
 from lmu_asr.errors import DataError
 
 PADDING = -15.942385  # log of Kaldi's energy floor: digital silence
@@ -75,13 +76,24 @@ class FeatureSet(Dataset[Batch]):
 
     Args:
         cached: keep every feature matrix that was read.
+        mixer: adds noise to features by the utterance's id.
     """
 
-    def __init__(self, cached: bool = False) -> None:
+    def __init__(self, cached: bool = False, mixer: NoiseMixer | None = None) -> None:
         self._cache: dict[str, NDArray[np.float32]] | None = {} if cached else None
+        self._mixer = mixer
+
+    def with_mixer(self, mixer: NoiseMixer | None) -> FeatureSet:
+        """Return a set with the same memory and another mixer."""
+        other = FeatureSet(mixer=mixer)
+        other._cache = self._cache
+        return other
 
     def __getitem__(self, utterances: Sequence[Utterance]) -> Batch:  # type: ignore[override]
-        return collate(utterances, [self._load(u) for u in utterances])
+        features = [self._load(u) for u in utterances]
+        if self._mixer is not None:
+            features = [self._mixer(f, u.id) for f, u in zip(features, utterances, strict=True)]
+        return collate(utterances, features)
 
     def _load(self, utterance: Utterance) -> NDArray[np.float32]:
         if self._cache is None:
@@ -213,7 +225,10 @@ def build_train_loader(
         world_size,
     )
     sampler.set_epoch(epoch, start_batch)
-    return Loader(sampler, dataset, workers)
+    mixer = None
+    if config.augment.noise_dir:
+        mixer = NoiseMixer(config.augment, config.features, config.seed, epoch)
+    return Loader(sampler, dataset.with_mixer(mixer), workers)
 
 
 @functools.lru_cache(maxsize=2)
