@@ -15,6 +15,9 @@ from lmu_asr.decoding.ngram import NgramScorer, State
 from lmu_asr.fsa.lattice import Lattice, Path, make_lattice
 from lmu_asr.lang.lang import Lang
 
+CONTEXT_BITS = 32
+CONTEXT_MASK = (1 << CONTEXT_BITS) - 1
+
 
 @dataclass
 class Exchange:
@@ -65,27 +68,28 @@ def rescore_paths(paths: Sequence[Path], exchange: Exchange) -> list[Path]:
 def rescore_lattice(lattice: Lattice, exchange: Exchange) -> Lattice:
     """Compose a lattice with the difference of two language models, on the fly and exactly.
 
-    States of the result are pairs of a lattice state and the models' contexts, so every path gets
-    the score that its words have under the new model.
+    States of the result are pairs of a lattice state and the models' contexts, kept as one integer
+    each, so every path gets the score that its words have under the new model.
     """
     contexts = _Contexts(exchange)
-    pairs = [np.empty((0, 2), dtype=np.int64)] * len(lattice.levels)
     level_of = np.repeat(np.arange(len(lattice.levels)), [e - b for b, e in lattice.levels])
     waiting: list[list[np.ndarray]] = [[] for _ in lattice.levels]
-    waiting[0].append(np.zeros((1, 2), dtype=np.int64))
+    waiting[0].append(np.zeros(1, dtype=np.int64))
+    reached: list[np.ndarray] = []
     columns: list[tuple[np.ndarray, ...]] = []
     for level in range(len(lattice.levels)):
         if not waiting[level]:
             continue
-        pairs[level] = np.unique(np.concatenate(waiting[level]), axis=0)
-        arc, source = _leaving(lattice, pairs[level][:, 0])
-        gain, after = contexts.advance(pairs[level][source, 1], lattice.word[arc])
-        target = np.stack([lattice.dst[arc].astype(np.int64), after], axis=1)
-        columns.append((pairs[level][source], target, arc, gain))
-        below = level_of[target[:, 0]]
-        for other in np.unique(below):
-            waiting[other].append(np.unique(target[below == other], axis=0))
-    return _assemble(lattice, np.concatenate(pairs), columns, contexts)
+        pairs = np.unique(np.concatenate(waiting[level]))
+        arc, source = _leaving(lattice, pairs >> CONTEXT_BITS)
+        gain, after = contexts.advance(pairs[source] & CONTEXT_MASK, lattice.word[arc])
+        target = lattice.dst[arc].astype(np.int64) << CONTEXT_BITS | after
+        reached.append(pairs)
+        columns.append((pairs[source], target, arc, gain))
+        below = level_of[lattice.dst[arc]]
+        for other in set(below.tolist()):
+            waiting[other].append(target[below == other])
+    return _assemble(lattice, np.concatenate(reached), columns, contexts)
 
 
 def _leaving(lattice: Lattice, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -104,20 +108,16 @@ def _assemble(
     contexts: _Contexts,
 ) -> Lattice:
     src, dst, arc, gain = (np.concatenate(column) for column in zip(*columns, strict=True))
-    width = int(pairs[:, 1].max()) + 1
-    keys = pairs[:, 0] * width + pairs[:, 1]  # pair (0, 0), the start, has the least key
-    order = np.argsort(keys)
-    number = {"src": src, "dst": dst}
-    ends = {k: np.searchsorted(keys[order], v[:, 0] * width + v[:, 1]) for k, v in number.items()}
-    final = np.array([contexts.end(int(c)) for c in pairs[order, 1]])
+    pairs = np.sort(pairs)  # the start, state 0 in context 0, comes first
+    ends = np.array([contexts.end(context) for context in (pairs & CONTEXT_MASK).tolist()])
     return make_lattice(
-        ends["src"],
-        ends["dst"],
+        np.searchsorted(pairs, src),
+        np.searchsorted(pairs, dst),
         lattice.token[arc],
         lattice.word[arc],
         lattice.am[arc],
         lattice.lm[arc] + gain,
-        lattice.final[pairs[order, 0]] + final,
+        lattice.final[pairs >> CONTEXT_BITS] + ends,
         lattice.acoustic_scale,
         lattice.lm_scale,
     )

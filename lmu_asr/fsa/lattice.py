@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -159,9 +160,11 @@ class Lattice:
         Raises:
             GraphError: the lattice has no path.
         """
-        beta = self.backward_best
-        if not self.num_states or np.isneginf(beta[0]):
+        if not self.num_states or np.isneginf(self.backward_best[0]):
             raise GraphError("the lattice has no path")
+        beta, final = self.backward_best.tolist(), self.final_scores.tolist()
+        dst, word, cost = self.dst.tolist(), self.word.tolist(), self.scores.tolist()
+        offsets = self.arc_offsets.tolist()
         steps: list[tuple[int, int]] = [(-1, -1)]  # (arc, previous step)
         heap: list[tuple[float, int, int, float, tuple[int, ...]]] = [(-beta[0], 0, 0, 0.0, ())]
         seen: set[tuple[int, tuple[int, ...]]] = set()
@@ -173,20 +176,16 @@ class Lattice:
             if state < 0:
                 yield self._trace(steps, step)
                 continue
-            if not np.isneginf(self.final_scores[state]):
-                total = score + self.final_scores[state]
+            if final[state] > -math.inf:
                 steps.append((-1, step))
-                heapq.heappush(heap, (-total, len(steps) - 1, -1, total, words))
-            for arc in range(self.arc_offsets[state], self.arc_offsets[state + 1]):
-                reached = score + self.scores[arc]
-                bound = reached + beta[self.dst[arc]]
-                if not np.isneginf(bound):
-                    word = int(self.word[arc])
+                heapq.heappush(heap, (-score - final[state], len(steps) - 1, -1, 0.0, words))
+            for arc in range(offsets[state], offsets[state + 1]):
+                reached = score + cost[arc]
+                bound = reached + beta[dst[arc]]
+                if bound > -math.inf:
                     steps.append((arc, step))
-                    after = (*words, word) if word else words
-                    heapq.heappush(
-                        heap, (-bound, len(steps) - 1, int(self.dst[arc]), reached, after)
-                    )
+                    after = (*words, word[arc]) if word[arc] else words
+                    heapq.heappush(heap, (-bound, len(steps) - 1, dst[arc], reached, after))
 
     @cached_property
     def levels(self) -> list[tuple[int, int]]:
