@@ -24,11 +24,12 @@ PAUSE = "toy.pause=0.05"  # makes the run long enough to be killed at many momen
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_sigkill_at_random_moments(tmp_path: Path, size: int) -> None:
-    run(tmp_path / "calm", *OPTIONS, size=size)
+    options = [*OPTIONS, f"train.epochs={max(3, KILLS)}"]
+    run(tmp_path / "calm", *options, size=size)
     draw = random.Random(size)
     killed = 0
     for attempt in range(10 * KILLS):
-        processes = spawn(tmp_path / "killed", [*OPTIONS, PAUSE], size)
+        processes = spawn(tmp_path / "killed", [*options, PAUSE], size)
         if killed < KILLS:
             wait_until_it_trains(tmp_path / "killed")
             time.sleep(draw.uniform(0.0, 0.4))
