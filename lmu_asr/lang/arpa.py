@@ -74,6 +74,8 @@ def read_arpa(path: str | Path) -> NgramModel:
 
 
 class _Reader:
+    """One pass over a file that knows the line it is at."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.number = 0
@@ -83,9 +85,11 @@ class _Reader:
         self.added = 0
 
     def fail(self, reason: str, number: int | None = None) -> LangError:
+        """Return the error that names the file and the line at hand, or line ``number``."""
         return LangError(f"{self.path}:{self.number if number is None else number}: {reason}")
 
     def read(self) -> NgramModel:
+        """Read the whole file."""
         try:
             with self._open() as stream:
                 return self._parse(self._decoded(stream))

@@ -1,6 +1,6 @@
-"""The grammar transducer G of a back-off n-gram model, as Kaldi's arpa2fst makes it.
+"""The grammar transducer G of a back-off n-gram model: equivalent to Kaldi's arpa2fst, and smaller.
 
-A state is a history that some n-gram continues; arcs carry words with cost -ln p. Backing off is an
+A state is a history that some n-gram continues (arpa2fst keeps some that none does); arcs carry words with cost -ln p. Backing off is an
 arc with ``#0`` as input and epsilon as output, so that G stays determinisable after composition
 with L_disambig, and words alone come out. ``</s>`` becomes final costs, ``<s>`` the start state.
 """
@@ -11,7 +11,6 @@ import logging
 import math
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import kaldifst
@@ -108,26 +107,31 @@ def _restrict(model: NgramModel, known: np.ndarray, bos: int, eos: int) -> Ngram
     return NgramModel(model.symbols, levels)
 
 
-@dataclass
 class _Builder:
     """Arcs from every n-gram to the longest history that its end leaves behind."""
 
-    model: NgramModel
-    labels: np.ndarray
-    bos: int
-    eos: int
-    backoff_label: int
+    def __init__(
+        self, model: NgramModel, labels: np.ndarray, bos: int, eos: int, backoff_label: int
+    ) -> None:
+        self.model = model
+        self.labels = labels
+        self.bos = bos
+        self.eos = eos
+        self.backoff_label = backoff_label
+        self.states, self.num_states = self._number_states()
+        self.target: list[np.ndarray] = []
+        self.passed: list[np.ndarray] = []
+        self._find_targets()
 
     def build(self) -> FstArrays:
+        """Return G, its arcs sorted by input label."""
         levels = self.model.levels
-        self.states, count = self._number_states()
-        self._find_targets()
         parts = [self._word_arcs(order) for order in range(1, len(levels) + 1)]
         parts += [self._backoff_arcs(order) for order in range(1, len(levels))]
         src, dst, ilabel, olabel, cost = (
             np.concatenate(column) for column in zip(*parts, strict=True)
         )
-        final = np.full(count, np.inf)
+        final = np.full(self.num_states, np.inf)
         for order, level in enumerate(levels, 1):
             ends = level.word == self.eos
             final[self._source(order)[ends]] = -LN10 * level.logprob[ends]
@@ -151,8 +155,6 @@ class _Builder:
 
     def _find_targets(self) -> None:
         """For each n-gram the state it leads to, and the log10 back-offs passed on the way."""
-        self.target: list[np.ndarray] = []
-        self.passed: list[np.ndarray] = []
         for order, level in enumerate(self.model.levels, 1):
             state = self.states[order - 1]
             below, below_passed = self._suffix_target(order)
