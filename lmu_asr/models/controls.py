@@ -23,8 +23,10 @@ class LstmMixer(Mixer):
         self.hidden = hidden
         init_linear(self.output, out_scale)
         with torch.no_grad():
-            self.lstm.bias_hh_l0.zero_()
-            self.lstm.bias_ih_l0.zero_()[hidden : 2 * hidden].fill_(1.0)  # open forget gates
+            self.lstm.get_parameter("bias_hh_l0").zero_()
+            self.lstm.get_parameter("bias_ih_l0").zero_()[hidden : 2 * hidden].fill_(
+                1.0
+            )  # open forget gates
 
     def forward(self, x: Tensor, lens: Tensor | None) -> Tensor:
         """See :meth:`Mixer.forward`."""

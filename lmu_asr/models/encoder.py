@@ -6,8 +6,9 @@ Legend: N batch, T input frames, T' frames after subsampling, F features, D mode
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,55 +16,13 @@ from torch.utils.checkpoint import checkpoint
 
 from lmu_asr.config import ModelConfig
 from lmu_asr.errors import ModelError
+from lmu_asr.models.blocks import Block
 from lmu_asr.models.controls import LstmMixer, TransformerLayer, sinusoidal_positions
 from lmu_asr.models.gated_lmu import GatedLmu
 from lmu_asr.models.layers import Residual, RMSNorm, SwiGLU
 from lmu_asr.models.lmu import LmuCellMixer, ParallelLmuMixer
 from lmu_asr.models.mixers import Bidirectional, Mixer, State
 from lmu_asr.models.subsampling import Subsampling
-
-
-class Block(nn.Module):
-    """``x + mixer(norm x)``, then ``x + feed_forward(norm x)``."""
-
-    def __init__(self, mixer: Mixer, dim: int, ff: nn.Module | None, residual: Residual) -> None:
-        """``mixer``: what mixes frames; ``ff``: what mixes features, or None."""
-        super().__init__()
-        self.mixer_norm = RMSNorm(dim)
-        self.mixer = mixer
-        self.ff_norm = RMSNorm(dim) if ff is not None else None
-        self.ff = ff
-        self.residual = residual
-
-    def forward(self, x: Tensor, lens: Tensor | None) -> Tensor:
-        """Map x (N, T', D) to (N, T', D)."""
-        return self._feed_forward(self.residual(x, self.mixer(self.mixer_norm(x), lens)))
-
-    def init_state(self, n: int, device: torch.device, dtype: torch.dtype) -> State:
-        """State of the mixer, and the frames that wait for its delayed output."""
-        waiting = torch.zeros(n, 0, self.mixer_norm.weight.shape[0], device=device, dtype=dtype)
-        return self.mixer.init_state(n, device, dtype), waiting
-
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Take the next frames x (N, t, D); return those that are done."""
-        inner, waiting = state
-        y, inner = self.mixer.step(self.mixer_norm(x), inner)
-        if self.mixer.lookahead:
-            x = torch.cat([waiting, x], dim=1)
-            x, waiting = x[:, : y.shape[1]], x[:, y.shape[1] :]
-        return self._feed_forward(x + y), (inner, waiting)
-
-    def flush(self, state: State) -> Tensor:
-        """Return the frames (N, t, D) that wait for the end of the stream."""
-        inner, waiting = state
-        if waiting.shape[1] == 0:
-            return waiting
-        return self._feed_forward(waiting + self.mixer.flush(inner))
-
-    def _feed_forward(self, x: Tensor) -> Tensor:
-        if self.ff is None or self.ff_norm is None:
-            return x
-        return self.residual(x, self.ff(self.ff_norm(x)))
 
 
 class Encoder(nn.Module):
@@ -108,7 +67,7 @@ class Encoder(nn.Module):
         """Input frames from the first one of an output frame until that can be computed."""
         if not self.streaming:
             return math.inf
-        ahead = sum(layer.mixer.lookahead for layer in self.layers)  # type: ignore[union-attr,misc]
+        ahead = sum(block.mixer.lookahead for block in self._blocks())
         return self.subsampling_factor * (1 + ahead)
 
     def output_lens(self, lens: Tensor) -> Tensor:
@@ -144,7 +103,7 @@ class Encoder(nn.Module):
         self._need_streaming()
         weight = self.norm.weight
         place = torch.device(device) if device is not None else weight.device
-        layers = [layer.init_state(n, place, weight.dtype) for layer in self.layers]  # type: ignore[operator,union-attr]
+        layers = [block.init_state(n, place, weight.dtype) for block in self._blocks()]
         return self.subsampling.init_state(n, place, weight.dtype), layers
 
     def step(self, chunk: Tensor, state: State) -> tuple[Tensor, State]:
@@ -163,19 +122,23 @@ class Encoder(nn.Module):
         """End the streams: return the frames (N, t', D) still owed, and a fresh state."""
         self._need_streaming()
         x = self.subsampling.flush(state[0])
-        for layer, inner in zip(self.layers, state[1], strict=True):
+        for block, inner in zip(self._blocks(), state[1], strict=True):
             if x.shape[1] > 0:
-                x, inner = layer.step(x, inner)  # type: ignore[operator,union-attr]
-            x = torch.cat([x, layer.flush(inner)], dim=1)  # type: ignore[operator,union-attr]
+                x, inner = block.step(x, inner)
+            x = torch.cat([x, block.flush(inner)], dim=1)
         return self.norm(x), self.init_state(x.shape[0], x.device)
 
     def _run(self, x: Tensor, states: list[Any]) -> tuple[Tensor, list[Any]]:
         after = list(states)
-        for i, layer in enumerate(self.layers):
+        for i, block in enumerate(self._blocks()):
             if x.shape[1] == 0:
                 break
-            x, after[i] = layer.step(x, states[i])  # type: ignore[operator,union-attr]
+            x, after[i] = block.step(x, states[i])
         return x, after
+
+    def _blocks(self) -> list[Block]:
+        """The layers of an encoder that streams."""
+        return cast("list[Block]", list(self.layers))
 
     def _checked_lens(self, x: Tensor, lens: Tensor | None) -> Tensor:
         if x.dim() != 3 or x.shape[2] != self.input_dim:
@@ -239,7 +202,7 @@ def _make_mixer(config: ModelConfig, i: int, scale: float) -> Mixer:
             out_scale=scale,
         )
     one = 1.0 if config.bidirectional else scale
-    makers = {
+    makers: dict[str, Callable[[], Mixer]] = {
         "lmu_cell": partial(LmuCellMixer, dim, hidden, order, theta, one),
         "lmu_parallel": partial(
             ParallelLmuMixer, dim, hidden, order, theta, config.memory_form, one

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from lmu_asr.errors import ModelError
 from lmu_asr.models.native import fused
+from lmu_asr.models.native.stream import StreamingBlock
+from lmu_asr.models.native.stream import fits as streaming_fits
 
 TILE = 64  # outputs that lie together in the packed weight
 Model = TypeVar("Model", bound=nn.Module)
@@ -155,6 +157,8 @@ def _replace(module: nn.Module, layer: type[Int8Linear] | type[PackedLinear]) ->
             setattr(module, name, layer(child))
         else:
             _replace(child, layer)
+            if streaming_fits(child):
+                setattr(module, name, StreamingBlock(child))
 
 
 def _check_input(x: Tensor, what: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -53,9 +54,7 @@ class Subsampling(nn.Module):
         super().__init__()
         count = int(math.log2(factor))
         widths = [inputs, *[channels] * (count - 1), dim]
-        self.stages = nn.ModuleList(
-            ConvStage(a, b) for a, b in itertools.pairwise(widths)
-        )
+        self.stages = nn.ModuleList(ConvStage(a, b) for a, b in itertools.pairwise(widths))
         self.inputs, self.dim, self.factor = inputs, dim, factor
 
     @property
@@ -87,13 +86,13 @@ class Subsampling(nn.Module):
                 torch.zeros(n, 0, stage.inputs, device=device, dtype=dtype),
                 torch.zeros(n, stage.outputs, device=device, dtype=dtype),
             )
-            for stage in self.stages
+            for stage in self._stages()
         ]
 
     def step(self, x: Tensor, state: list[StageState]) -> tuple[Tensor, list[StageState]]:
         """Take the next frames x (N, t, F) of each stream; return the output frames that are done."""
         after = []
-        for i, (stage, (rest, last)) in enumerate(zip(self.stages, state, strict=True)):
+        for i, (stage, (rest, last)) in enumerate(zip(self._stages(), state, strict=True)):
             x, new = self._stage_step(i, stage, torch.cat([rest, x], dim=1), last)
             after.append(new)
         return x, after
@@ -101,20 +100,23 @@ class Subsampling(nn.Module):
     def flush(self, state: list[StageState]) -> Tensor:
         """Return the output frame (N, 0 or 1, D) that the end of the stream completes."""
         x = state[0][0][:, :0]
-        for i, (stage, (rest, last)) in enumerate(zip(self.stages, state, strict=True)):
+        for i, (stage, (rest, last)) in enumerate(zip(self._stages(), state, strict=True)):
             x = torch.cat([rest, x], dim=1)
             x = F.pad(x, (0, 0, 0, x.shape[1] % 2))
             x, _ = self._stage_step(i, stage, x, last)
         return x
 
     def _stage_step(
-        self, i: int, stage: nn.Module, x: Tensor, last: Tensor
+        self, i: int, stage: ConvStage, x: Tensor, last: Tensor
     ) -> tuple[Tensor, StageState]:
         whole = x.shape[1] // 2 * 2
         if whole == 0:
             return x.new_zeros(x.shape[0], 0, last.shape[1]), (x, last)
         y, last = stage(x[:, :whole], last)
         return self._activate(y, i), (x[:, whole:], last)
+
+    def _stages(self) -> list[ConvStage]:
+        return cast("list[ConvStage]", list(self.stages))
 
     def _activate(self, x: Tensor, i: int) -> Tensor:
         return F.silu(x) if i + 1 < len(self.stages) else x

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import random
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,7 +12,9 @@ from torch import Tensor
 
 from lmu_asr.config import ModelConfig
 from lmu_asr.errors import ModelError
+from lmu_asr.models.describe import state_bytes
 from lmu_asr.models.model import CtcModel, build_model
+from lmu_asr.models.quant import pack_for_streaming, quantize
 
 FEATURES = 6
 CHUNKS = (1, 4, 16, 37, 10_000)  # 10,000: whole
@@ -52,13 +56,16 @@ def stream(model: CtcModel, x: Tensor, chunk: int) -> Tensor:
     return torch.cat([*outputs, y], dim=1)
 
 
-@pytest.mark.parametrize("encoder", ["lmu", "lmu_cell", "lmu_parallel", "lstm"])
+@pytest.mark.parametrize("encoder", ["lmu", "lmu packed", "lmu_cell", "lmu_parallel", "lstm"])
 def test_stream_equals_offline_in_1000_cases(encoder: str) -> None:
-    draw = random.Random(encoder)
+    """40 models an encoder, each at 5 chunk sizes."""
+    encoder, _, packed = encoder.partition(" ")
+    draw = random.Random(encoder + packed)
     torch.manual_seed(1)
     with torch.inference_mode():
-        for case in range(50):
+        for case in range(40):
             model = random_model(draw, encoder)
+            model = pack_for_streaming(model) if packed else model
             x = 2 * torch.randn(draw.randint(1, 3), draw.randint(1, 60), FEATURES)
             offline, lens = model(x)
             assert int(lens[0]) == offline.shape[1] == -(-x.shape[1] // model.subsampling_factor)
@@ -113,8 +120,6 @@ def test_causal_output_ignores_frames_past_its_latency() -> None:
 
 
 def test_state_does_not_grow_with_the_stream() -> None:
-    from lmu_asr.models.describe import state_bytes
-
     config = ModelConfig(dim=8, num_layers=2, thetas=[4.0], bidirectional=False, lookahead=2)
     model = build_model(config, FEATURES, 5).eval()
     state = model.init_state(1)
@@ -123,6 +128,28 @@ def test_state_does_not_grow_with_the_stream() -> None:
         _, state = model.step(torch.randn(1, 8, FEATURES), state)
         sizes.append(state_bytes(state))
     assert len(set(sizes[5:])) == 1
+
+
+@pytest.mark.parametrize("make", [pack_for_streaming, quantize])
+def test_packed_step_leaves_the_given_state_alone_and_survives_a_copy(
+    make: Callable[[CtcModel], CtcModel],
+) -> None:
+    torch.manual_seed(7)
+    config = ModelConfig(
+        dim=16, num_layers=2, thetas=[4.0, 9.0], bidirectional=False, conv_kernel=4
+    )
+    model = make(build_model(config, FEATURES, 5))
+    x = torch.randn(2, 12, FEATURES)
+    with torch.inference_mode():
+        state = model.init_state(2)
+        first, later = model.step(x, state)
+        second, _ = model.step(x, later)
+        assert torch.equal(model.step(x, state)[0], first)
+        assert torch.equal(model.step(x, later)[0], second)
+        twin = copy.deepcopy(model)
+        for p in model.state_dict().values():
+            p.zero_()
+        assert torch.equal(twin.step(x, state)[0], first)
 
 
 def test_flush_hands_out_a_fresh_state() -> None:

@@ -265,3 +265,119 @@ void float_linear(const float* x, const float* w, const float* bias, float* y, l
 }
 
 }  // extern "C"
+
+namespace {
+
+struct Product {  // a packed linear layer; scale is null for float weights
+  const void* weight;
+  const float* scale;
+  long K, N;
+};
+
+void apply(const Product& p, const float* x, float* y, long M) {
+  if (p.scale == nullptr)
+    float_linear(x, static_cast<const float*>(p.weight), nullptr, y, M, p.K, p.N);
+  else
+    int8_linear(x, static_cast<const int8_t*>(p.weight), p.scale, nullptr, y, M, p.K, p.N);
+}
+
+void add(float* y, const float* x, long n) {
+#pragma omp simd
+  for (long i = 0; i < n; ++i) y[i] += x[i];
+}
+
+// One frame of one stream: m (C, Q) moves on, y (C) is read out and gated.
+// change (G, Q, Q) is Ad - I with the column first, so that q runs along the lanes.
+template <long FIXED>
+void memory_frame(const float* u, const float* gate, float* m, float* y, const float* change,
+                  const float* inject, const float* readout, const float* skip, long C, long G,
+                  long Q) {
+  const long order = FIXED ? FIXED : Q, per_group = C / G;
+  float moved[FIXED ? FIXED : 1024];
+  for (long c = 0; c < C; ++c) {
+    const float *A = change + c / per_group * order * order, *B = inject + c / per_group * order;
+    float* state = m + c * order;
+    for (long q = 0; q < order; ++q) moved[q] = state[q] + B[q] * u[c];
+    for (long k = 0; k < order; ++k) {
+      const float mk = state[k];
+#pragma omp simd
+      for (long q = 0; q < order; ++q) moved[q] += A[k * order + q] * mk;
+    }
+    float sum = 0.0f;
+    for (long q = 0; q < order; ++q) {
+      state[q] = moved[q];
+      sum += readout[c * order + q] * moved[q];
+    }
+    y[c] = (sum + skip[c] * u[c]) * gate[c] * sigmoid(gate[c]);
+  }
+}
+
+// u (T, C) plus its depthwise convolution; before (kernel - 1, C) are the frames that came first.
+void convolve(const float* v, const float* before, const float* kernel, float* u, long T, long C,
+              long width) {
+  for (long t = 0; t < T; ++t) {
+    std::memcpy(u + t * C, v + t * C, C * sizeof(float));
+    for (long j = 0; j < width; ++j) {
+      const long from = t + j - (width - 1);
+      const float* row = from < 0 ? before + (from + width - 1) * C : v + from * C;
+#pragma omp simd
+      for (long c = 0; c < C; ++c) u[t * C + c] += kernel[j * C + c] * row[c];
+    }
+  }
+}
+
+void shift(const float* v, float* before, long T, long C, long keep) {
+  const long stay = keep > T ? keep - T : 0;
+  std::memmove(before, before + (keep - stay) * C, stay * C * sizeof(float));
+  const long fresh = keep - stay;
+  std::memcpy(before + stay * C, v + (T - fresh) * C, fresh * C * sizeof(float));
+}
+
+}  // namespace
+
+extern "C" {
+
+// What a speech block is made of; products as pointer pairs (weight, scale or null).
+struct Block {
+  long D, C, G, Q, H, width;  // width: frames of the convolution, 1 for none; H: 0 for none
+  float eps;
+  const float *norm, *ff_norm, *kernel, *change, *inject, *readout, *skip;
+  const void *value, *value_scale, *gate, *gate_scale, *output, *output_scale;
+  const void *w1, *w1_scale, *w2, *w2_scale;
+};
+
+// The next T frames of N streams, x (N, T, D) to y (N, T, D). memory (N, C, Q) and before
+// (N, width - 1, C) are moved on in place; work holds N T (2 D + 4 C + 3 H + 1) floats.
+void block_step(const Block* b, const float* x, float* y, float* memory, float* before, float* work,
+                long N, long T) {
+  const long M = N * T, D = b->D, C = b->C, keep = b->width - 1;
+  float *inverse = work, *h = inverse + M, *o = h + M * D, *v = o + M * D, *g = v + M * C;
+  float *u = g + M * C, *r = u + M * C, *ab = r + M * C, *s = ab + 2 * M * b->H;
+  rms_forward(x, b->norm, h, inverse, M, D, b->eps);
+  apply({b->value, static_cast<const float*>(b->value_scale), D, C}, h, v, M);
+  apply({b->gate, static_cast<const float*>(b->gate_scale), D, C}, h, g, M);
+#pragma omp parallel for schedule(static) if (M * C * b->Q > kSerial)
+  for (long n = 0; n < N; ++n) {
+    const float* own = v + n * T * C;
+    if (keep > 0) {
+      float* past = before + n * keep * C;
+      convolve(own, past, b->kernel, u + n * T * C, T, C, b->width);
+      shift(own, past, T, C, keep);
+      own = u + n * T * C;
+    }
+    auto frame = b->Q == 8 ? memory_frame<8> : b->Q == 16 ? memory_frame<16> : memory_frame<0>;
+    for (long t = 0; t < T; ++t)
+      frame(own + t * C, g + (n * T + t) * C, memory + n * C * b->Q, r + (n * T + t) * C, b->change,
+            b->inject, b->readout, b->skip, C, b->G, b->Q);
+  }
+  apply({b->output, static_cast<const float*>(b->output_scale), C, D}, r, y, M);
+  add(y, x, M * D);
+  if (b->H == 0) return;
+  rms_forward(y, b->ff_norm, h, inverse, M, D, b->eps);
+  apply({b->w1, static_cast<const float*>(b->w1_scale), D, 2 * b->H}, h, ab, M);
+  gate_forward(ab + b->H, 2 * b->H, ab, 2 * b->H, s, M, b->H);
+  apply({b->w2, static_cast<const float*>(b->w2_scale), b->H, D}, s, o, M);
+  add(y, o, M * D);
+}
+
+}  // extern "C"

@@ -30,6 +30,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "drop_add": [_P, _P, _P, _L, ctypes.c_uint64, ctypes.c_uint32, _F],
     "int8_linear": [_P, _P, _P, _P, _P, _L, _L, _L],
     "float_linear": [_P, _P, _P, _P, _L, _L, _L],
+    "block_step": [_P, _P, _P, _P, _P, _P, _L, _L],
 }
 GRADIENT_ROWS = 64  # rows that share one partial weight gradient in rms_backward
 
