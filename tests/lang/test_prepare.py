@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 from pathlib import Path
 
+import hypothesis
 import kaldifst
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from lmu_asr.config import LangConfig
 from lmu_asr.errors import LangError
 from lmu_asr.lang.lang import Lang, ctc_min_frames
 from lmu_asr.lang.prepare import prepare_lang
+from lmu_asr.lang.validate import validate_lang
 
 TEXTS = ["the cat sat on the mat", "two cats read to me too", "a cat's hat", "hello world"]
 UNITS = {
@@ -96,6 +99,21 @@ def test_equal_input_gives_equal_bytes(langs: dict[str, Lang], name: str, tmp_pa
     files = {p.name: p.read_bytes() for p in langs[name].dir.iterdir()}
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == files
     assert again.fingerprint == langs[name].fingerprint
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+@pytest.mark.parametrize("config", [UNITS["char"], UNITS["unigram"], UNITS["bpe"]])
+def test_any_text_makes_a_sound_lang(
+    tmp_path_factory: pytest.TempPathFactory, config: LangConfig, data: st.DataObject
+) -> None:
+    symbols = st.characters(codec="utf-8", exclude_characters="▁#<", exclude_categories=["Cc"])
+    words = st.text(st.sampled_from("ab'é漢\u0301#-") | symbols, min_size=1, max_size=5)
+    text = " ".join(data.draw(st.lists(words, min_size=1, max_size=8)))
+    hypothesis.assume(text.split() and not re.search(r"#\d", text))
+    lang = prepare_lang(config, [text], ["other", "ab"], tmp_path_factory.mktemp("any"))
+    validate_lang(lang.dir, [text])
+    assert lang.decode(lang.encode(text)) == " ".join(text.split())
 
 
 def test_fingerprints_differ(langs: dict[str, Lang]) -> None:
