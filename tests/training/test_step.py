@@ -109,7 +109,7 @@ def test_out_of_memory_gives_the_same_gradient(where: str, cr_ctc: float) -> Non
     step = gradient_step(SmallMemory(toy(), 45 * views, where), cr_ctc)
     got = step.run(batches, 1.0)
     assert got.out_of_memory >= 1
-    torch.testing.assert_close(step.flat.gradients, plain.flat.gradients, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(step.flat.gradients, plain.flat.gradients, rtol=1e-4, atol=1e-5)
     assert (got.loss, got.frames) == (pytest.approx(want.loss), want.frames)
     assert step.utterances() == plain.utterances()
 
