@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lmu_asr.models.kernels.chunked import chunked_memory, chunked_projection
+from lmu_asr.models.kernels.chunked import chunked_memory
 from lmu_asr.models.kernels.compiled import available as kernel_available
 from lmu_asr.models.kernels.compiled import compiled_memory
 from lmu_asr.models.kernels.operators import chunk_operators
+from lmu_asr.models.kernels.projection import chunked_projection
 from lmu_asr.models.kernels.reference import fft_memory, sequential_memory
 from lmu_asr.models.legendre import (
     LmuError,
@@ -135,10 +136,11 @@ def legendre_projection(
     padding = _padding(u, lens)
     signal = u.to(dtype) if padding is None else u.to(dtype).masked_fill(padding, 0.0)
     begin = _begin(u, Bd, state, dtype)
-    ops = chunk_operators(Ad, Bd, chunk_size or min(8, max(1, u.shape[1])), dtype)
     side = None if x is None or x_weight is None else (x.to(dtype), x_weight.to(dtype))
     bias = None if bias is None else bias.to(dtype)
-    y, end = chunked_projection(signal, ops, weight.to(dtype), bias, side, begin, lens)
+    y, end = chunked_projection(
+        signal, Ad, Bd, weight.to(dtype), bias, side, begin, lens, chunk_size
+    )
     return y.to(u.dtype), end
 
 
@@ -234,7 +236,7 @@ class LegendreMemory(nn.Module):
             return discretize(self.order, theta, method=self.method)
         key = (theta.device, tuple(theta.tolist())) if self.trainable_theta else (theta.device,)
         if self._system is None or self._system[0] != key:
-            with torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad():
                 matrices = discretize(self.order, theta, method=self.method)
             self._system = (key, *matrices)
         return self._system[1:]

@@ -54,7 +54,7 @@ def compiled_memory(
     operators: list[Tensor] = []
     for length in (CHUNK, 1):
         ops = chunk_operators(Ad, Bd, length, u.dtype)
-        operators += [ops.step, packed_readout(ops, readout, skip)]
+        operators += [ops.change, packed_readout(ops, readout, skip)]
     y, last = CompiledMemory.apply(u, state, lens, *operators)
     return y, last
 
@@ -78,9 +78,9 @@ def packed_readout(ops: ChunkOperators, readout: Tensor, skip: Tensor | None) ->
 
 
 class CompiledMemory(torch.autograd.Function):
-    """(u (N, T, C), state (N, C, Q), lens, steps and packed read-outs) -> (y (N, T, C), state).
+    """(u (N, T, C), state (N, C, Q), lens, changes and packed read-outs) -> (y (N, T, C), state).
 
-    The steps (G, L + Q, Q) of chunks and of single frames get no gradient: a trained theta goes
+    The changes of state (G, L + Q, Q) over chunks and single frames get no gradient: a trained theta goes
     through the chunked form.
     """
 
@@ -90,17 +90,19 @@ class CompiledMemory(torch.autograd.Function):
         u: Tensor,
         state: Tensor,
         lens: Tensor | None,
-        chunk_step: Tensor,
+        chunk_change: Tensor,
         chunk_readout: Tensor,
-        frame_step: Tensor,
+        frame_change: Tensor,
         frame_readout: Tensor,
     ) -> tuple[Tensor, Tensor]:
         u, state = u.contiguous(), state.contiguous()
         lens = None if lens is None else lens.to(torch.int64).contiguous()
-        operators = [_aligned(x) for x in (chunk_step, chunk_readout, frame_step, frame_readout)]
+        operators = [
+            _aligned(x) for x in (chunk_change, chunk_readout, frame_change, frame_readout)
+        ]
         y, last = torch.empty_like(u), torch.empty_like(state)
         tensors = [u, state, lens, *operators, y, last]
-        _call("forward", u.dtype, tensors, _shape(u, chunk_step))
+        _call("forward", u.dtype, tensors, _shape(u, chunk_change))
         ctx.save_for_backward(u, state, lens, *operators)
         ctx.set_materialize_grads(False)
         return y, last
@@ -124,8 +126,8 @@ class CompiledMemory(torch.autograd.Function):
         return grad_u, grad_state, None, None, chunk, None, frame
 
 
-def _shape(u: Tensor, step: Tensor) -> tuple[int, ...]:
-    return (*u.shape, step.shape[0], step.shape[2])
+def _shape(u: Tensor, change: Tensor) -> tuple[int, ...]:
+    return (*u.shape, change.shape[0], change.shape[2])
 
 
 def _call(name: str, dtype: torch.dtype, tensors: list[Any], shape: tuple[int, ...]) -> None:

@@ -40,12 +40,6 @@ template <typename T> struct Row {
   void zero() {
     for (int k = 0; k < COUNT; ++k) v[k] = Vec{};
   }
-  void add(const Row& a) {
-    for (int k = 0; k < COUNT; ++k) v[k] += a.v[k];
-  }
-  void fma(const Row& a, const Row& b) {
-    for (int k = 0; k < COUNT; ++k) v[k] += a.v[k] * b.v[k];
-  }
   void fma(T a, const Row& b) {
     for (int k = 0; k < COUNT; ++k) v[k] += a * b.v[k];
   }
@@ -110,8 +104,21 @@ template <typename T> void clear_rows(T* rows, const Shape& s, const Task& task)
     std::memset(rows + (task.n * s.T + t) * s.C + task.first, 0, task.count * sizeof(T));
 }
 
-template <typename T> void read_state(Row<T>* state, const T* from, const Shape& s, const Task& task) {
-  for (int64_t q = 0; q < s.Q; ++q) state[q].zero();
+// A thread's working rows: x = [inputs | state], what the state's rounding lost, and spare ones.
+template <typename T> struct Work {
+  std::vector<Row<T>> x, low, spare;
+  explicit Work(int64_t Q) : x(CHUNK + Q), low(Q), spare(CHUNK + Q) {}
+  Row<T>* state() { return &x[CHUNK]; }
+  // x for chunks of L: the state's place is the same for every L.
+  Row<T>* inputs(int L) { return &x[CHUNK - L]; }
+};
+
+template <typename T> void read_state(Work<T>& work, const T* from, const Shape& s, const Task& task) {
+  Row<T>* state = work.state();
+  for (int64_t q = 0; q < s.Q; ++q) {
+    state[q].zero();
+    work.low[q].zero();
+  }
   if (!from) return;
   const T* base = from + (task.n * s.C + task.first) * s.Q;
   for (int64_t c = 0; c < task.count; ++c)
@@ -124,12 +131,12 @@ template <typename T> void write_state(T* to, const Row<T>* state, const Shape& 
     for (int64_t q = 0; q < s.Q; ++q) base[c * s.Q + q] = reinterpret_cast<const T*>(&state[q])[c];
 }
 
-// out[b] = start[b] + sum_w x[w] matrix[w * row_stride + b * column_stride], for B columns b.
+// out[b] = sum_w x[w] matrix[w * row_stride + b * column_stride], for B columns b.
 template <typename T, int B>
-void columns(Row<T>* out, const Row<T>* start, const Row<T>* x, int64_t W, const T* matrix,
-             int64_t row_stride, int64_t column_stride) {
+void columns(Row<T>* out, const Row<T>* x, int64_t W, const T* matrix, int64_t row_stride,
+             int64_t column_stride) {
   Row<T> sum[B];
-  for (int b = 0; b < B; ++b) sum[b] = start[b];
+  for (int b = 0; b < B; ++b) sum[b].zero();
   for (int64_t w = 0; w < W; ++w) {
     const Row<T> value = x[w];
     const T* row = matrix + w * row_stride;
@@ -139,13 +146,25 @@ void columns(Row<T>* out, const Row<T>* start, const Row<T>* x, int64_t W, const
 }
 
 template <typename T>
-void product(Row<T>* out, const Row<T>* start, int64_t count, const Row<T>* x, int64_t W,
-             const T* matrix, int64_t row_stride, int64_t column_stride) {
+void product(Row<T>* out, int64_t count, const Row<T>* x, int64_t W, const T* matrix,
+             int64_t row_stride, int64_t column_stride) {
   int64_t b = 0;
   for (; b + BLOCK <= count; b += BLOCK)
-    columns<T, BLOCK>(out + b, start + b, x, W, matrix + b * column_stride, row_stride, column_stride);
+    columns<T, BLOCK>(out + b, x, W, matrix + b * column_stride, row_stride, column_stride);
   for (; b < count; ++b)
-    columns<T, 1>(out + b, start + b, x, W, matrix + b * column_stride, row_stride, column_stride);
+    columns<T, 1>(out + b, x, W, matrix + b * column_stride, row_stride, column_stride);
+}
+
+// state += change with what rounding lost kept in low (Knuth's two-sum): over a long theta a
+// state takes hundreds of small changes.
+template <typename T> void add_exactly(Row<T>* state, Row<T>* low, const Row<T>* change, int64_t Q) {
+  for (int64_t q = 0; q < Q; ++q)
+    for (int k = 0; k < Row<T>::COUNT; ++k) {
+      const auto old = state[q].v[k], part = change[q].v[k] + low[q].v[k];
+      const auto sum = old + part, taken = sum - old;
+      state[q].v[k] = sum;
+      low[q].v[k] = (old - (sum - taken)) + (part - taken);
+    }
 }
 
 // x = [inputs of the chunk | state] (L + Q rows), packed = [h | R] of the tile.
@@ -161,12 +180,6 @@ template <typename T, int L> void read_out(Row<T>* y, const Row<T>* x, const Row
     }
     for (int i = 0; i < L; ++i) y[i].v[k] = sum[i];
   }
-}
-
-// next state from x into x itself; spare holds Q rows.
-template <typename T, int L> void advance(Row<T>* x, Row<T>* spare, const T* step, int64_t Q) {
-  product(spare, x + L, Q, x, L + Q, step, Q, int64_t(1));
-  std::memcpy(x + L, spare, Q * sizeof(Row<T>));
 }
 
 template <typename T> struct Operators {
@@ -194,19 +207,21 @@ template <typename T> void prefetch(const T* rows, const Shape& s, const Task& t
   }
 }
 
-// Frames [t, end) in chunks of L; the state is in x + L, before and after.
+// Frames [t, end) in chunks of L, from the state in work and into it.
 template <typename T, int L>
 void forward_range(const T* u, T* y, const Operators<T>& ops, const Shape& s, const Task& task,
-                   int64_t t, int64_t end, Row<T>* x, Row<T>* spare) {
+                   int64_t t, int64_t end, Work<T>& work) {
   const T* step = ops.step_of(task, s, L);
   const Row<T>* packed = ops.packed_of(task, s, L);
+  Row<T>* x = work.inputs(L);
   Row<T> out[L];
   for (; t + L <= end; t += L) {
     prefetch(u, s, task, t + L, L);
     for (int i = 0; i < L; ++i) load(x[i], at(u, s, task, t + i), task.count);
     read_out<T, L>(out, x, packed, s.Q);
     for (int i = 0; i < L; ++i) store(at(y, s, task, t + i), out[i], task.count);
-    advance<T, L>(x, spare, step, s.Q);
+    product(&work.spare[0], s.Q, x, L + s.Q, step, s.Q, int64_t(1));
+    add_exactly(work.state(), &work.low[0], &work.spare[0], s.Q);
   }
 }
 
@@ -216,15 +231,15 @@ void forward(const T* u, const T* state, const int64_t* lens, Operators<T> chunk
 #pragma omp parallel num_threads(threads)
   {
     FlushDenormals flush;
-    std::vector<Row<T>> x(CHUNK + s.Q), spare(s.Q);
+    Work<T> work(s.Q);
 #pragma omp for schedule(static, 1)
     for (int64_t index = 0; index < s.N * s.tiles(); ++index) {
       Task task(s, index, lens);
       int64_t whole = task.length - task.length % CHUNK;
-      read_state(&x[CHUNK], state, s, task);
-      forward_range<T, CHUNK>(u, y, chunk, s, task, 0, whole, &x[0], &spare[0]);
-      forward_range<T, 1>(u, y, frame, s, task, whole, task.length, &x[CHUNK - 1], &spare[0]);
-      write_state(last, &x[CHUNK], s, task);
+      read_state(work, state, s, task);
+      forward_range<T, CHUNK>(u, y, chunk, s, task, 0, whole, work);
+      forward_range<T, 1>(u, y, frame, s, task, whole, task.length, work);
+      write_state(last, work.state(), s, task);
       clear_rows(y, s, task);
     }
   }
@@ -256,7 +271,7 @@ void accumulate(Row<T>* grad, const Row<T>* x, const Row<T>* dy, int chunks, int
 // First pass, forward in time: states again, and the gradient of the read-out.
 template <typename T, int L>
 void readout_range(const T* u, const T* dy, const Operators<T>& ops, T* grad, const Shape& s,
-                   const Task& task, int64_t t, int64_t end, Row<T>* x, Row<T>* state, Row<T>* out) {
+                   const Task& task, int64_t t, int64_t end, Work<T>& work, Row<T>* x, Row<T>* out) {
   const int64_t W = L + s.Q;
   const T* step = ops.step_of(task, s, L);
   Row<T>* sums = reinterpret_cast<Row<T>*>(grad + task.tile * (L + s.Q * L) * LANES);
@@ -268,40 +283,42 @@ void readout_range(const T* u, const T* dy, const Operators<T>& ops, T* grad, co
       prefetch(dy, s, task, t + L, L);
       for (int i = 0; i < L; ++i) load(now[i], at(u, s, task, t + i), task.count);
       for (int i = 0; i < L; ++i) load(out[chunks * L + i], at(dy, s, task, t + i), task.count);
-      std::memcpy(now + L, state, s.Q * sizeof(Row<T>));
-      product(state, now + L, s.Q, now, W, step, s.Q, int64_t(1));
+      std::memcpy(now + L, work.state(), s.Q * sizeof(Row<T>));
+      product(&work.spare[0], s.Q, now, W, step, s.Q, int64_t(1));
+      add_exactly(work.state(), &work.low[0], &work.spare[0], s.Q);
     }
     accumulate<T, L>(sums, x, out, chunks, s.Q);
   }
 }
 
-// Second pass, backward in time: the adjoint state (in x + L) and the gradient of the input.
+// Second pass, backward in time: the adjoint state (in work) and the gradient of the input.
 template <typename T, int L>
 void adjoint_range(const T* dy, T* du, const Operators<T>& ops, const Shape& s, const Task& task,
-                   int64_t t, int64_t begin, Row<T>* x, Row<T>* spare) {
+                   int64_t t, int64_t begin, Work<T>& work) {
   const int64_t Q = s.Q;
   const T* step = ops.step_of(task, s, L);
   const Row<T>* packed = ops.packed_of(task, s, L);
   const Row<T>* R = packed + L;
+  Row<T>*state = work.state(), *change = &work.spare[0];
   Row<T> out[L];
   for (t -= L; t >= begin; t -= L) {
     if (t >= L) prefetch(dy, s, task, t - L, L);
     for (int i = 0; i < L; ++i) load(out[i], at(dy, s, task, t + i), task.count);
+    product(change, L + Q, state, Q, step, int64_t(1), Q);
     for (int k = 0; k < Row<T>::COUNT; ++k) {
-      typename Row<T>::Vec sum[L] = {};
+      typename Row<T>::Vec sum[L];
+      for (int j = 0; j < L; ++j) sum[j] = change[j].v[k];
       for (int lag = 0; lag < L; ++lag)
         for (int j = 0; j + lag < L; ++j) sum[j] += packed[lag].v[k] * out[j + lag].v[k];
-      for (int j = 0; j < L; ++j) x[j].v[k] = sum[j];
+      for (int j = 0; j < L; ++j) change[j].v[k] = sum[j];
       for (int64_t q = 0; q < Q; ++q) {
-        typename Row<T>::Vec total = x[L + q].v[k];
+        typename Row<T>::Vec total = change[L + q].v[k];
         for (int i = 0; i < L; ++i) total += R[q * L + i].v[k] * out[i].v[k];
-        spare[L + q].v[k] = total;
+        change[L + q].v[k] = total;
       }
     }
-    std::memcpy(spare, x, L * sizeof(Row<T>));
-    product(spare, spare, L + Q, x + L, Q, step, int64_t(1), Q);
-    for (int j = 0; j < L; ++j) store(at(du, s, task, t + j), spare[j], task.count);
-    std::memcpy(x + L, spare + L, Q * sizeof(Row<T>));
+    for (int j = 0; j < L; ++j) store(at(du, s, task, t + j), change[j], task.count);
+    add_exactly(state, &work.low[0], change + L, Q);
   }
 }
 
@@ -315,21 +332,22 @@ void backward(const T* u, const T* dy, const T* state, const int64_t* lens, Oper
     const int64_t mine = omp_get_thread_num() * s.tiles() * LANES;
     T* chunk_sums = grad_chunk ? grad_chunk + mine * (CHUNK + s.Q * CHUNK) : nullptr;
     T* frame_sums = grad_frame ? grad_frame + mine * (1 + s.Q) : nullptr;
-    std::vector<Row<T>> x(BLOCK * (CHUNK + s.Q)), out(BLOCK * CHUNK), spare(CHUNK + s.Q), m(s.Q);
+    Work<T> work(s.Q);
+    std::vector<Row<T>> x(BLOCK * (CHUNK + s.Q)), out(BLOCK * CHUNK);
 #pragma omp for schedule(static, 1)
     for (int64_t index = 0; index < s.N * s.tiles(); ++index) {
       Task task(s, index, lens);
       int64_t whole = task.length - task.length % CHUNK;
       if (chunk_sums) {
-        read_state(&m[0], state, s, task);
-        readout_range<T, CHUNK>(u, dy, chunk, chunk_sums, s, task, 0, whole, &x[0], &m[0], &out[0]);
-        readout_range<T, 1>(u, dy, frame, frame_sums, s, task, whole, task.length, &x[0], &m[0],
+        read_state(work, state, s, task);
+        readout_range<T, CHUNK>(u, dy, chunk, chunk_sums, s, task, 0, whole, work, &x[0], &out[0]);
+        readout_range<T, 1>(u, dy, frame, frame_sums, s, task, whole, task.length, work, &x[0],
                             &out[0]);
       }
-      read_state(&x[CHUNK], dlast, s, task);
-      adjoint_range<T, 1>(dy, du, frame, s, task, task.length, whole, &x[CHUNK - 1], &spare[0]);
-      adjoint_range<T, CHUNK>(dy, du, chunk, s, task, whole, 0, &x[0], &spare[0]);
-      write_state(dstate, &x[CHUNK], s, task);
+      read_state(work, dlast, s, task);
+      adjoint_range<T, 1>(dy, du, frame, s, task, task.length, whole, work);
+      adjoint_range<T, CHUNK>(dy, du, chunk, s, task, whole, 0, work);
+      write_state(dstate, work.state(), s, task);
       clear_rows(du, s, task);
     }
   }

@@ -7,6 +7,7 @@ Bd (G, Q), is computed in float64, and is differentiable in both.
 
 from __future__ import annotations
 
+import functools
 import weakref
 from dataclasses import dataclass
 
@@ -20,17 +21,16 @@ _TINY = 1e-30
 class ChunkOperators:
     """What one chunk of L frames does to the state, and what the state does to the chunk.
 
-    powers (G, L, Q, Q) holds ``Ad**(i+1)``; lifted (G, Q, L, Q) the same as [q, i, p], transposed
-    for a product with a dense read-out; impulse (G, L, Q) holds ``Ad**s Bd``. step (G, L + Q, Q)
-    maps [inputs | state] to the change of the state: the reversed impulse response above
-    ``(Ad**L - I)`` transposed. The change and not the state, because at long theta rounding
-    ``Ad**L`` to float32 would change theta.
+    impulse (G, L, Q) holds ``Ad**s Bd``; powers (G, L / stride, Q, Q) holds ``Ad**(stride (i+1))``.
+    carry (G, Q, Q) is ``Ad**L`` in float64, because at long theta rounding it would change theta
+    and because errors add up over the chunks. change (G, L + Q, Q) maps [inputs | state] to the
+    change of the state: the reversed impulse response above ``(Ad**L - I)`` transposed.
     """
 
     powers: Tensor
-    lifted: Tensor
     impulse: Tensor
-    step: Tensor
+    carry: Tensor
+    change: Tensor
 
     @property
     def length(self) -> int:
@@ -41,6 +41,16 @@ class ChunkOperators:
     def order(self) -> int:
         """Q."""
         return self.impulse.shape[2]
+
+    @property
+    def inject(self) -> Tensor:
+        """What a chunk's inputs add to the state at its end, (G, L, Q)."""
+        return self.change[:, : self.length]
+
+    @functools.cached_property
+    def lifted(self) -> Tensor:
+        """The powers as [q, i, p], (G, Q, L / stride, Q), for a product with a dense read-out."""
+        return self.powers.permute(0, 3, 1, 2).contiguous()
 
 
 def impulse_response(Ad: Tensor, Bd: Tensor, length: int) -> Tensor:
@@ -61,37 +71,44 @@ def matrix_powers(Ad: Tensor, count: int) -> Tensor:
     return powers[:, :count]
 
 
-def build_operators(Ad: Tensor, Bd: Tensor, length: int, dtype: torch.dtype) -> ChunkOperators:
+def build_operators(
+    Ad: Tensor, Bd: Tensor, length: int, dtype: torch.dtype, stride: int = 1
+) -> ChunkOperators:
     """Compute the operators of chunks of ``length`` frames in float64 and cast them to ``dtype``.
 
-    Entries too small to matter are flushed to zero, so that no product meets a denormal.
+    ``stride`` divides the length; powers of Ad are then kept only at its multiples. Entries too
+    small to matter are flushed to zero, so that no product meets a denormal.
     """
     Ad, Bd = Ad.double(), Bd.double()
-    powers = matrix_powers(Ad, length)
+    leap = matrix_powers(Ad, stride)[:, -1]
+    powers = matrix_powers(leap, length // stride)
     impulse = impulse_response(Ad, Bd, length)
+    carry = powers[:, -1]
     eye = torch.eye(Ad.shape[-1], dtype=Ad.dtype, device=Ad.device)
-    step = torch.cat([impulse.flip(1), (powers[:, -1] - eye).transpose(1, 2)], dim=1)
-    parts = (powers, powers.permute(0, 3, 1, 2), impulse, step)
-    return ChunkOperators(*(_flushed(part).to(dtype).contiguous() for part in parts))
+    change = torch.cat([impulse.flip(1), (carry - eye).transpose(1, 2)], dim=1)
+    parts = [_flushed(part).to(dtype).contiguous() for part in (powers, impulse, change)]
+    return ChunkOperators(parts[0], parts[1], _flushed(carry), parts[2])
 
 
 _CACHE: dict[int, tuple[weakref.ref[Tensor], dict[tuple[object, ...], ChunkOperators]]] = {}
 
 
-def chunk_operators(Ad: Tensor, Bd: Tensor, length: int, dtype: torch.dtype) -> ChunkOperators:
+def chunk_operators(
+    Ad: Tensor, Bd: Tensor, length: int, dtype: torch.dtype, stride: int = 1
+) -> ChunkOperators:
     """Return the operators of (Ad, Bd), kept as long as the tensor Ad lives when it is constant."""
     if Ad.requires_grad or Bd.requires_grad or Ad.is_inference() or Bd.is_inference():
-        return build_operators(Ad, Bd, length, dtype)
+        return build_operators(Ad, Bd, length, dtype, stride)
     entry = _CACHE.get(id(Ad))
     if entry is None or entry[0]() is not Ad:
         key = id(Ad)
         entry = (weakref.ref(Ad, lambda _: _CACHE.pop(key, None)), {})
         _CACHE[key] = entry
     made = entry[1]
-    key2 = (id(Bd), Ad._version, Bd._version, length, dtype, Ad.device)
+    key2 = (id(Bd), Ad._version, Bd._version, length, dtype, stride, Ad.device)
     if key2 not in made:
         with torch.inference_mode(False), torch.no_grad():
-            made[key2] = build_operators(Ad, Bd, length, dtype)
+            made[key2] = build_operators(Ad, Bd, length, dtype, stride)
     return made[key2]
 
 

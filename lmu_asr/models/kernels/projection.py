@@ -1,0 +1,148 @@
+"""A dense read-out of the memory, folded into the chunk operators: the memory is never formed.
+
+The states before chunks of a few frames come from chunks eight times as long, in one product;
+then ``[inputs | state | 1] @ [W H; W Ad^i; b]`` gives all outputs of a chunk, so that little is
+multiplied beyond ``W m`` itself.
+
+Legend: N batch, T frames, C channels, G groups of one theta, c = C / G, Q order, L chunk length,
+K chunks, D width, F width of a second input.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lmu_asr.models.kernels.chunked import (
+    ChunkMap,
+    channel_chunks,
+    memory_output,
+    product,
+    state_at,
+    toeplitz,
+)
+from lmu_asr.models.kernels.operators import ChunkOperators, chunk_operators
+
+LENGTHS = (8, 10, 9, 7, 12, 11, 6)
+SPAN = 8
+
+Side = tuple[Tensor, Tensor]
+"""A second input (N, T, F) and its weight (D, F)."""
+
+
+def chunk_length(T: int) -> int:
+    """Return a chunk length near 8 that divides T, so that nothing is padded, or else 8."""
+    return next((L for L in LENGTHS if T % L == 0), min(LENGTHS[0], T))
+
+
+def chunked_projection(
+    u: Tensor,
+    Ad: Tensor,
+    Bd: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    side: Side | None,
+    state: Tensor,
+    lens: Tensor | None,
+    length: int | None = None,
+    product_dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Evaluate ``weight`` (D, C * Q) applied to the memory, plus bias and side, (N, T, D)."""
+    N, T, C = u.shape
+    L = length or chunk_length(T)
+    ops = chunk_operators(Ad, Bd, L, u.dtype)
+    inputs = channel_chunks(u, L)  # (C, N, K, L)
+    K = inputs.shape[2]
+    states = _boundary_states(inputs, Ad, Bd, state.transpose(0, 1), product_dtype)
+    x = torch.cat([inputs, states[:, :, :K]], dim=3)  # (C, N, K, L + Q)
+    end = state_at(x, states[:, :, K], ops, lens, T)
+    columns = x.permute(1, 2, 0, 3).reshape(N * K, -1)
+    columns = torch.cat([columns, columns.new_ones(N * K, 1)], dim=1)
+    if side is not None:
+        second = F.pad(side[0], (0, 0, 0, -T % L)) if T % L else side[0]
+        side = second.reshape(-1, second.shape[-1]), side[1]
+    shape = (N, K * L, weight.shape[0])
+    output = _dense_output(ops, weight, bias)
+    y = _TwoProducts.apply(columns, output, *(side or (None, None)), shape, product_dtype)
+    return y if K * L == T else y[:, :T], end
+
+
+class _TwoProducts(torch.autograd.Function):
+    """``X @ output`` seen as (N, T, D), plus ``side @ side_weight.T``, in one buffer."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        x: Tensor,
+        output: Tensor,
+        side: Tensor | None,
+        side_weight: Tensor | None,
+        shape: tuple[int, int, int],
+        product_dtype: torch.dtype | None,
+    ) -> Tensor:
+        ctx.save_for_backward(x, output, side, side_weight)
+        ctx.product_dtype = product_dtype
+        if product_dtype is not None and product_dtype != x.dtype:
+            y = product(x[None], output[None], product_dtype).view(shape)
+            if side is not None and side_weight is not None:
+                y += (side.to(product_dtype) @ side_weight.to(product_dtype).T).view(shape)
+            return y
+        y = x.new_empty(shape)
+        torch.mm(x, output, out=y.view(x.shape[0], -1))
+        if side is not None and side_weight is not None:
+            y.view(-1, shape[2]).addmm_(side, side_weight.T)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, output, side, side_weight = ctx.saved_tensors
+        needed, dtype = ctx.needs_input_grad, ctx.product_dtype
+        rows = grad_y.reshape(x.shape[0], -1)
+        # (W, K) and then transposed: faster than (K, W) at these shapes
+        grad_x = product(output[None], rows.T[None], dtype)[0].T if needed[0] else None
+        grad_output = product(x.T[None], rows[None], dtype)[0] if needed[1] else None
+        grad_side = grad_weight = None
+        if side is not None and side_weight is not None:
+            frames = grad_y.reshape(side.shape[0], -1)
+            if needed[2]:
+                grad_side = product(frames[None], side_weight[None], dtype)[0]
+            if needed[3]:
+                grad_weight = product(side.T[None], frames[None], dtype)[0].T
+        return grad_x, grad_output, grad_side, grad_weight, None, None
+
+
+def _boundary_states(
+    inputs: Tensor, Ad: Tensor, Bd: Tensor, state: Tensor, product_dtype: torch.dtype | None
+) -> Tensor:
+    """Return the states before each chunk of inputs (C, N, K, L) and after the last, (.., K+1, Q).
+
+    Spans of several chunks are scanned; the states inside a span come from its inputs and its
+    first state at once, which is faster and rounds less often than going chunk by chunk.
+    """
+    C, N, K, L = inputs.shape
+    span = min(SPAN, K)
+    ops = chunk_operators(Ad, Bd, L * span, inputs.dtype, stride=L)
+    padded = F.pad(inputs, (0, 0, 0, -K % span)) if K % span else inputs
+    spans = padded.reshape(C, N, -1, span * L)
+    output = memory_output(ops, stride=L)
+    y, _, _ = ChunkMap.apply(spans, state, ops.carry, ops.inject, output, product_dtype)
+    after = y.view(C, N, -1, ops.order)[:, :, :K]
+    return torch.cat([state.unsqueeze(2), after], dim=2)
+
+
+def _dense_output(ops: ChunkOperators, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The map from [X of all channels | 1] to a chunk's outputs, (C * (L + Q) + 1, L * D)."""
+    D = weight.shape[0]
+    G, L, Q = ops.impulse.shape
+    c = weight.shape[1] // (G * Q)
+    columns = weight.view(D, G, c, Q).permute(1, 3, 2, 0).reshape(G, Q, c * D)  # (G, p, c * D)
+    inner = (ops.impulse @ columns).view(G, L, c, D).transpose(1, 2)  # (G, c, s, D)
+    outer = (ops.lifted.flatten(1, 2) @ columns).view(G, Q, L, c, D).permute(0, 3, 1, 2, 4)
+    both = torch.cat([toeplitz(inner), outer], dim=2)  # (G, c, L + Q, L, D)
+    constant = weight.new_zeros(D) if bias is None else bias
+    return torch.cat([both.reshape(-1, L * D), constant.repeat(L).unsqueeze(0)])
