@@ -151,4 +151,5 @@ class _Contexts:
         return self.steps[key]
 
     def end(self, context: int) -> float:
+        """By how much the new model prefers the end of the sentence in a context."""
         return self.exchange.end(self.states[context])

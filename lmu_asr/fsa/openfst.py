@@ -185,9 +185,7 @@ def _raw_lattice(fst: Any, scores: np.ndarray, options: SearchOptions) -> Lattic
         beam=options.search_beam, lattice_beam=options.lattice_beam
     )
     decoder = kaldi_decoder.LatticeSimpleDecoder(fst, settings)
-    if not decoder.decode(kaldi_decoder.DecodableCtc(scores)):
-        return None
-    if np.isinf(decoder.final_relative_cost()):
+    if not decoder.decode(kaldi_decoder.DecodableCtc(scores)):  # no final state was reached
         return None
     _, raw = decoder.get_raw_lattice()
     return from_lattice(raw)

@@ -94,6 +94,22 @@ def test_composition_gives_a_sentence_its_boost() -> None:
     assert results[5.0].lm_score == pytest.approx(scores["the", "see"] + 10.0, abs=1e-3)
 
 
+def test_phrase_that_the_sentence_ends_within_is_given_back() -> None:
+    small = compile_small([("b", ("x",)), ("c", ("y",))], ["b", "b c"])
+    lang = small.lang
+    log_probs = torch.full((1, 1, lang.vocab_size), -5.0)
+    log_probs[0, 0, lang.token_ids["x"]] = 0.0
+    hyps = [
+        OpenFstEngine().decode(log_probs, torch.tensor([1]), graph, SearchOptions())[0]
+        for graph in (
+            small.graphs["HLG"],
+            boosted_graph(small.graphs["HLG"], hot_words(lang, ["b c"], 7.0, "word")),
+        )
+    ]
+    assert hyps[0].words == hyps[1].words == ["b"]
+    assert hyps[1].score == pytest.approx(hyps[0].score, abs=1e-3)
+
+
 def test_refusals() -> None:
     small = compile_small([("a", ("x",)), ("b", ("y",))], ["a b"])
     context = hot_words(small.lang, ["a"], 1.0, "word")

@@ -65,3 +65,34 @@ def test_word_outside_a_closed_vocabulary_is_dear_and_forgets_the_context(tmp_pa
     score, state = scorer.step(scorer.start, "never")
     assert score == OOV_LOGPROB
     assert scorer.step(state, "a")[0] == pytest.approx(-0.5 * math.log(10))
+
+
+SKIPPING = """\\data\\
+ngram 1=5
+ngram 2=2
+ngram 3=1
+
+\\1-grams:
+-1.0\t</s>
+-0.5\ta\t-0.25
+-0.75\tb\t-0.125
+-0.625\tc\t-0.375
+-0.875\td
+
+\\2-grams:
+-0.3\tc a
+-0.2\tb d
+
+\\3-grams:
+-0.1\tc a b
+
+\\end\\
+"""
+
+
+def test_context_falls_to_the_longest_suffix_that_the_model_holds(tmp_path) -> None:
+    """After "c a b" the model knows no "a b", but it does know "b": "b d" is not lost."""
+    (tmp_path / "G.arpa").write_text(SKIPPING)
+    scorer = NgramScorer.load(tmp_path / "G.arpa")
+    expected = -0.625 - 0.3 - 0.1 - 0.2 - 1.0
+    assert scorer.score(["c", "a", "b", "d"]) == pytest.approx(expected * math.log(10))

@@ -151,3 +151,12 @@ def test_report_lists_steps_with_sizes() -> None:
     names = [step["name"] for step in report["steps"]]
     assert names == ["LG", "determinised", "minimised", "composed with H"]
     assert report["steps"][-1]["arcs"] == report["arcs"] > 0
+
+
+def test_shared_beginnings_and_endings_are_merged() -> None:
+    lexicon = [(f"w{c}", ("a", "b", c, "d", "e")) for c in "fghij"]
+    steps = compile_small(lexicon, [word for word, _ in lexicon], 1).graphs["HLG"].steps
+    states = {step.name: step.states for step in steps}
+    assert states["LG"] >= 1 + 4 * 5
+    assert states["determinised"] <= states["LG"] - 2 * 4  # a b is shared by all
+    assert states["minimised"] <= states["determinised"] - 2 * 4  # d e too
