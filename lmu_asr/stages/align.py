@@ -1,0 +1,53 @@
+"""Forced alignment with a trained model: word and token times as CTM and TextGrid.
+
+Runs by hand after stage 4: python -m lmu_asr.stages.align --config exp/mini/default/config.yaml
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lmu_asr.config import load_config
+from lmu_asr.errors import LmuAsrError
+from lmu_asr.progress import setup_logging
+from lmu_asr.stages.common import ArgumentParser, Context, add_common_arguments
+
+
+def make_parser() -> ArgumentParser:
+    """Command line of the alignment."""
+    parser = ArgumentParser(
+        prog="python -m lmu_asr.stages.align", description=__doc__, allow_abbrev=False
+    )
+    add_common_arguments(parser)
+    parser.add_argument("--split", default="", help="split to align (the dev split)")
+    parser.add_argument("--out", type=Path, default=None, help="directory (<experiment>/align)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Align one split and write its files; returns the exit status."""
+    setup_logging()
+    args = make_parser().parse_args(argv)
+    try:
+        config = load_config(args.config, args.set)
+        context = Context(config, args.data_dir, args.exp_dir, args.recipe, args.nj)
+        from lmu_asr.decoding.align_split import align_split
+
+        split = args.split or config.corpus.dev
+        found = align_split(config, context.exp_dir, context.features_dir, context.lang_dir, split)
+        out = args.out or context.exp_dir / "align"
+        found.write(out, split)
+    except LmuAsrError as error:
+        print(f"align: error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"align: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    print(out / f"align-{split}-words.ctm")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
