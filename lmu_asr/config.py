@@ -40,7 +40,8 @@ class CorpusConfig:
         "", "directory or file with the user's own copy of the data; empty: --data-dir/<name>"
     )
     mirror: str = opt("", "base address to download from in place of the corpus's own")
-    train: str = opt("train", "split that trains")
+    download_dir: str = opt("", "directory of archives that were downloaded by other means")
+    train: str = opt("train", "split that trains; several joined by +")
     dev: str = opt("dev", "split that tunes: early stopping and decoding scales")
     test: list[str] = opt(["test"], "splits that are only scored")
     dev_fraction: float = opt(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from lmu_asr.errors import ConfigError
@@ -11,7 +12,11 @@ from lmu_asr.errors import ConfigError
 if TYPE_CHECKING:  # the synthesis worker imports this package and must stay light
     from lmu_asr.corpora.base import Corpus
 
-NAMES = ("mini", "librispeech", "own")
+
+def corpus_names() -> list[str]:
+    """Return the names of all corpora: the modules of this package that define ``CORPUS``."""
+    modules = sorted(Path(__file__).parent.glob("*.py"))
+    return [p.stem for p in modules if "\nCORPUS = " in p.read_text(encoding="utf-8")]
 
 
 def get_corpus(name: str) -> Corpus:
@@ -20,8 +25,9 @@ def get_corpus(name: str) -> Corpus:
     Raises:
         ConfigError: no corpus has that name; the message holds the closest one.
     """
-    if name not in NAMES:
-        near = difflib.get_close_matches(name, NAMES, n=1)
+    names = corpus_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise ConfigError(f"corpus.name={name}: want one of {', '.join(NAMES)}{hint}")
+        raise ConfigError(f"corpus.name={name}: want one of {', '.join(names)}{hint}")
     return cast("Corpus", importlib.import_module(f"lmu_asr.corpora.{name}").CORPUS)

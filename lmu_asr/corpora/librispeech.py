@@ -1,51 +1,56 @@
-"""LibriSpeech, and any directory in its layout.
+"""LibriSpeech, and any directory in its layout (see :mod:`lmu_asr.data.layout`).
 
-The layout: ``<split>/<speaker>/<chapter>/<utterance>.{flac,wav,mp3,opus,ogg}`` with transcripts in
-``<speaker>-<chapter>.trans.txt`` beside the audio, one ``<utterance> <text>`` a line. A split is a
-directory by that name. Panayotov et al. 2015, https://www.openslr.org/12.
+A split is a directory by that name. Panayotov et al. 2015, https://www.openslr.org/12.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from lmu_asr.config import CorpusConfig
 from lmu_asr.corpora.base import Manifests
+from lmu_asr.corpora.fetch import Archive, Downloaded
+from lmu_asr.corpora.splits import OPENSLR, join_splits, split_parts
 from lmu_asr.data.layout import read_layout
 from lmu_asr.errors import DataError
 
+DIGESTS = {  # sha256
+    "dev-clean": "76f87d090650617fca0cac8f88b9416e0ebf80350acb97b343a85fa903728ab3",
+    "dev-other": "12661c48e8c3fe1de2c1caa4c3e135193bfb1811584f11f569dd12645aa84365",
+    "test-clean": "39fde525e59672dc6d1551919b1478f724438a95aa55f874b576be21967e6c23",
+    "test-other": "d09c181bba5cf717b3dee7d4d592af11a3ee3a09e08ae025c5506f6ebe961c29",
+    "train-clean-100": "d4ddd1d5a6ab303066f14971d768ee43278a5f2a0aa43dc716b0e64ecbbbf6e2",
+    "train-clean-360": "146a56496217e96c14334a160df97fffedd6e0a04e66b9c5af0d40be3c792ecf",
+    "train-other-500": "ddb22f27f96ec163645d53215559df6aa36515f26e01dd70798188350adcb6d2",
+}
+ALIASES = {
+    "train-460": "train-clean-100+train-clean-360",
+    "train-960": "train-clean-100+train-clean-360+train-other-500",
+}
 
-class LibriSpeech:
-    """LibriSpeech in the user's own copy, named by ``corpus.source``."""
+
+class LibriSpeech(Downloaded):
+    """LibriSpeech; with ``corpus.source``, any directory in its layout."""
 
     name = "librispeech"
     license_note = "LibriSpeech: CC BY 4.0, https://www.openslr.org/12"
+    bases: Sequence[str] = OPENSLR
 
-    def download(self, config: CorpusConfig, target: Path, seed: int) -> None:
-        """Check that ``corpus.source`` is there: this corpus is read where it lies."""
-        if not config.source:
+    def archives(self, config: CorpusConfig) -> list[Archive]:
+        """Return the archives of the splits."""
+        parts = split_parts(config, ALIASES)
+        unknown = [part for part in parts if part not in DIGESTS]
+        if unknown:
             raise DataError(
-                "corpus.source is empty: name a directory in LibriSpeech layout with "
-                "--set corpus.source=DIR"
+                f"LibriSpeech has no part '{unknown[0]}', but {', '.join([*DIGESTS, *ALIASES])}; "
+                "your own directory is named with --set corpus.source=DIR"
             )
+        return [Archive(f"12/{part}.tar.gz", f"sha256:{DIGESTS[part]}") for part in parts]
 
     def manifests(self, config: CorpusConfig, source: Path) -> dict[str, Manifests]:
         """Read the splits that ``config`` names (see :class:`lmu_asr.corpora.base.Corpus`)."""
         return read_splits(config, source)
-
-    def normalize(self, text: str) -> str:
-        """Lower case, apostrophes kept, other punctuation dropped, single spaces."""
-        return normalize_english(text)
-
-
-def normalize_english(text: str) -> str:
-    """Lower case, typographic apostrophes made plain, other punctuation dropped, single spaces."""
-    text = re.sub(r"[’‘`´]", "'", text.lower())
-    text = re.sub(r"[^\w' ]|_", " ", text)
-    return " ".join(
-        word for word in (w.strip("'") if w == "'" else w for w in text.split()) if word
-    )
 
 
 def read_splits(config: CorpusConfig, source: Path) -> dict[str, Manifests]:
@@ -56,13 +61,16 @@ def read_splits(config: CorpusConfig, source: Path) -> dict[str, Manifests]:
     """
     if not source.is_dir():
         raise DataError(f"{source}: no such directory (corpus.source)")
-    splits = {}
-    for split in dict.fromkeys([config.train, config.dev, *config.test]):
-        if not (source / split).is_dir():
-            found = ", ".join(sorted(p.name for p in source.iterdir() if p.is_dir())) or "none"
-            raise DataError(f"{source}: no split '{split}'; directories found: {found}")
-        splits[split] = read_layout(source / split)
-    return splits
+    inner = source / "LibriSpeech"
+    root = inner if inner.is_dir() else source
+    return join_splits(config, lambda part: read_layout(_directory(root, part)), ALIASES)
+
+
+def _directory(root: Path, part: str) -> Path:
+    if (root / part).is_dir():
+        return root / part
+    found = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())) or "none"
+    raise DataError(f"{root}: no split '{part}'; directories found: {found}")
 
 
 CORPUS = LibriSpeech()

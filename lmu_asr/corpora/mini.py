@@ -23,8 +23,9 @@ from lmu_asr.config import CorpusConfig
 from lmu_asr.corpora.base import Manifests
 from lmu_asr.corpora.espeak import Voice
 from lmu_asr.corpora.grammar import sentence
-from lmu_asr.corpora.librispeech import normalize_english, read_splits
+from lmu_asr.corpora.librispeech import read_splits
 from lmu_asr.corpora.render import Job, Renderer
+from lmu_asr.corpora.text import normalize_english
 from lmu_asr.files import atomic_write_text, read_json, sha256_file, write_json
 from lmu_asr.progress import progress
 

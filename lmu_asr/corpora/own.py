@@ -8,11 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from lhotse import RecordingSet, SupervisionSegment, SupervisionSet
-
 from lmu_asr.config import CorpusConfig
 from lmu_asr.corpora.base import Manifests
-from lmu_asr.corpora.librispeech import normalize_english
+from lmu_asr.corpora.splits import group
+from lmu_asr.corpora.text import normalize_english
 from lmu_asr.data.importers import import_data, split_paths
 from lmu_asr.errors import DataError
 
@@ -99,10 +98,8 @@ def split_manifests(
         ", ".join(f"{name} {count}" for name, count in counts.items()),
         unit,
     )
-    groups: dict[str, list[SupervisionSegment]] = {name: [] for name in [config.train, *names]}
-    for supervision in manifests.supervisions:
-        groups[places[keys[supervision.id]]].append(supervision)
-    return {name: _select(manifests, group) for name, group in groups.items()}
+    groups = group(manifests, lambda s: places[keys[s.id]])
+    return {name: groups[name] for name in [config.train, *names]}
 
 
 def _fraction(name: str, config: CorpusConfig, names: Sequence[str]) -> float:
@@ -136,15 +133,6 @@ def _places(
 def _position(unit: str) -> float:
     """A number in [0, 1) from a string, the same everywhere."""
     return int.from_bytes(hashlib.sha256(unit.encode()).digest()[:6], "big") / 2.0**48
-
-
-def _select(manifests: Manifests, supervisions: list[SupervisionSegment]) -> Manifests:
-    used = {s.recording_id for s in supervisions}
-    return Manifests(
-        RecordingSet.from_recordings(r for r in manifests.recordings if r.id in used),
-        SupervisionSet.from_segments(supervisions),
-        manifests.problems,
-    )
 
 
 CORPUS = Own()

@@ -18,11 +18,9 @@ from typing import Any
 from lhotse import CutSet, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from lhotse.utils import fastcopy
 
-from lmu_asr.data.audio import recording_from_file
 from lmu_asr.data.layout import read_layout
-from lmu_asr.data.manifests import Manifests
+from lmu_asr.data.manifests import Manifests, Utterance, from_utterances
 from lmu_asr.errors import DataError
-from lmu_asr.progress import progress
 
 TABLES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv")
 # the names that lists in the wild use for the same column, ours first
@@ -104,64 +102,6 @@ def _reader(path: Path) -> Callable[[Path], Manifests]:
     raise DataError(f"{path}: unknown format; want {KNOWN}")
 
 
-class _Collector:
-    """Gathers utterances, opening each audio file once."""
-
-    def __init__(self, base: Path) -> None:
-        self._base = base
-        self._recordings: dict[str, Recording] = {}
-        self._supervisions: list[SupervisionSegment] = []
-        self._problems: dict[str, str] = {}
-
-    def add_recording(self, recording_id: str, path: str) -> None:
-        """Open the header of an audio file, or note why it cannot be."""
-        if recording_id in self._recordings or recording_id in self._problems:
-            return
-        try:
-            found = recording_from_file(resolve_audio(path, self._base), recording_id)
-            self._recordings[recording_id] = found
-        except DataError as error:
-            self._problems[recording_id] = str(error)
-
-    def add(
-        self,
-        utterance: str,
-        recording_id: str,
-        text: str,
-        speaker: str | None = None,
-        start: float = 0.0,
-        end: float | None = None,
-        channel: int | None = None,
-    ) -> None:
-        """Add an utterance: the whole recording, or a part of it; all channels, or one."""
-        recording = self._recordings.get(recording_id)
-        length = recording.duration if recording else 0.0
-        channels = list(recording.channel_ids) if recording else [0]
-        self._supervisions.append(
-            SupervisionSegment(
-                id=utterance,
-                recording_id=recording_id,
-                start=start,
-                duration=round((length if end is None else end) - start, ndigits=8),
-                channel=channel if channel is not None else _one_or_all(channels),
-                text=text,
-                speaker=speaker,
-            )
-        )
-
-    def manifests(self) -> Manifests:
-        """Return what was gathered."""
-        return Manifests(
-            RecordingSet.from_recordings(self._recordings.values()),
-            SupervisionSet.from_segments(self._supervisions),
-            self._problems,
-        )
-
-
-def _one_or_all(channels: list[int]) -> int | list[int]:
-    return channels[0] if len(channels) == 1 else channels
-
-
 def resolve_audio(path: str, base: Path) -> Path:
     """Return where ``path`` is: as it is, beside the list that names it, or from here."""
     given = Path(path)
@@ -170,33 +110,43 @@ def resolve_audio(path: str, base: Path) -> Path:
     return given.resolve()
 
 
-def read_kaldi(folder: Path) -> Manifests:
+def read_kaldi(folder: Path, base: Path | None = None) -> Manifests:
     """Read a Kaldi data directory; ``segments`` and ``utt2spk`` are optional.
+
+    Args:
+        folder: the directory.
+        base: directory that relative paths start from; ``folder`` by default.
 
     Raises:
         DataError: a file is missing, a line is broken or repeated, or audio is a command.
     """
-    audio = _kaldi_table(folder / "wav.scp")
+    audio = _kaldi_audio(folder, base or folder)
     texts = _kaldi_table(folder / "text")
     speakers = _kaldi_table(folder / "utt2spk", optional=True)
     segments = _kaldi_table(folder / "segments", optional=True)
-    collector = _Collector(folder.resolve())
-    for recording_id, (value, line) in progress(audio.items(), f"reading {folder.name}"):
+    places: dict[str, Place] = {u: _segment(folder, u, *e) for u, e in segments.items()}
+    if not segments:
+        places = {recording_id: (recording_id, 0.0, None) for recording_id in audio}
+    utterances = []
+    for name in dict.fromkeys([*texts, *places]):
+        recording_id, start, end = places.get(name, (name, 0.0, None))
+        path = audio.get(recording_id, folder / f"'{recording_id}' of wav.scp")
+        text, speaker = texts.get(name, ("", 0))[0], speakers.get(name, ("", 0))[0]
+        utterances.append(Utterance(name, path, text, speaker, start, end))
+    return from_utterances(utterances, folder.name)
+
+
+def _kaldi_audio(folder: Path, base: Path) -> dict[str, Path]:
+    """Paths of ``wav.scp`` by recording."""
+    paths = {}
+    for recording_id, (value, line) in _kaldi_table(folder / "wav.scp").items():
         if value.endswith("|"):
             raise DataError(
                 f"{folder}/wav.scp:{line}: '{recording_id}' is a command ({value}): commands are "
                 "not run; convert the audio to files first and name those"
             )
-        collector.add_recording(recording_id, value)
-    places: dict[str, Place] = {u: _segment(folder, u, *e) for u, e in segments.items()}
-    if not segments:
-        places = {recording_id: (recording_id, 0.0, None) for recording_id in audio}
-    for utterance in dict.fromkeys([*texts, *places]):
-        recording_id, start, end = places.get(utterance, (utterance, 0.0, None))
-        text = texts.get(utterance, ("", 0))[0]
-        speaker = speakers.get(utterance, (None, 0))[0]
-        collector.add(utterance, recording_id, text, speaker, start, end)
-    return collector.manifests()
+        paths[recording_id] = resolve_audio(value, base.resolve())
+    return paths
 
 
 def _kaldi_table(path: Path, optional: bool = False) -> dict[str, tuple[str, int]]:
@@ -266,34 +216,30 @@ def read_table(path: Path) -> Manifests:
 
 
 def _read_rows(path: Path, rows: Iterator[tuple[int, dict[str, Any]]]) -> Manifests:
-    collector = _Collector(path.resolve().parent)
-    for number, row in progress(rows, f"reading {path.name}", unit="line"):
-        where = f"{path}:{number}"
-        source = _column(row, "source")
-        if source is None:
-            raise DataError(
-                f"{where}: no column 'source' (or {', '.join(COLUMNS['source'][1:])}); "
-                f"found {', '.join(map(str, row))}"
-            )
-        start = _number(row, "start", where) or 0.0
-        end = _number(row, "end", where)
-        duration = _number(row, "duration", where)
-        if end is None and duration is not None and _column(row, "start") is not None:
-            end = start + duration
-        channel = _number(row, "channel", where)
-        key = str(_column(row, "key") or Path(str(source)).stem)
-        speaker = _column(row, "speaker")
-        collector.add_recording(str(source), str(source))
-        collector.add(
-            key,
-            str(source),
-            str(_column(row, "target") or ""),
-            None if speaker is None else str(speaker),
-            start,
-            end,
-            None if channel is None else int(channel),
+    base = path.resolve().parent
+    return from_utterances((_row(f"{path}:{n}", row, base) for n, row in rows), path.name)
+
+
+def _row(where: str, row: dict[str, Any], base: Path) -> Utterance:
+    source = _column(row, "source")
+    if source is None:
+        raise DataError(
+            f"{where}: no column 'source' (or {', '.join(COLUMNS['source'][1:])}); "
+            f"found {', '.join(map(str, row))}"
         )
-    return collector.manifests()
+    start, end = _number(row, "start", where), _number(row, "end", where)
+    duration, channel = _number(row, "duration", where), _number(row, "channel", where)
+    if end is None and start is not None and duration is not None:
+        end = start + duration
+    return Utterance(
+        id=str(_column(row, "key") or Path(str(source)).stem),
+        audio=resolve_audio(str(source), base),
+        text=str(_column(row, "target") or ""),
+        speaker=str(_column(row, "speaker") or ""),
+        start=start or 0.0,
+        end=end,
+        channel=None if channel is None else int(channel),
+    )
 
 
 def _column(row: dict[str, Any], name: str) -> Any:

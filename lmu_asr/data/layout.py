@@ -9,12 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
-
-from lmu_asr.data.audio import recording_from_file
-from lmu_asr.data.manifests import Manifests
+from lmu_asr.data.manifests import Manifests, Utterance, from_utterances
 from lmu_asr.errors import DataError
-from lmu_asr.progress import progress
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".mp3", ".opus", ".ogg")
 
@@ -28,31 +24,17 @@ def read_layout(split: Path) -> Manifests:
     Raises:
         DataError: no transcripts, or a transcript that is not UTF-8.
     """
-    recordings: list[Recording] = []
-    supervisions: list[SupervisionSegment] = []
-    problems: dict[str, str] = {}
+    utterances = []
     transcripts = sorted(split.rglob("*.trans.txt"))
     if not transcripts:
         raise DataError(f"{split}: no *.trans.txt in it or below")
-    for transcript in progress(transcripts, f"reading {split.name}", unit="file"):
+    for transcript in transcripts:
         speaker = transcript.relative_to(split).parts[0]
         audio = {p.stem: p for p in transcript.parent.iterdir() if p.suffix in AUDIO_SUFFIXES}
         for utterance, text in _read_transcript(transcript):
             path = audio.get(utterance, transcript.parent / f"{utterance}.*")
-            duration = 0.0
-            try:
-                recordings.append(recording_from_file(path, utterance))
-                duration = recordings[-1].duration
-            except DataError as error:
-                problems[utterance] = str(error)
-            supervisions.append(
-                SupervisionSegment(utterance, utterance, 0.0, duration, text=text, speaker=speaker)
-            )
-    return Manifests(
-        RecordingSet.from_recordings(recordings),
-        SupervisionSet.from_segments(supervisions),
-        problems,
-    )
+            utterances.append(Utterance(utterance, path, text, speaker))
+    return from_utterances(utterances, split.name)
 
 
 def _read_transcript(path: Path) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ import pytest
 
 from lmu_asr.config import CorpusConfig
 from lmu_asr.corpora import get_corpus
-from lmu_asr.corpora.librispeech import normalize_english
+from lmu_asr.corpora.text import normalize_english
 from lmu_asr.errors import DataError
 from tests.data.speech import write_audio
 

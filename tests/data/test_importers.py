@@ -126,8 +126,9 @@ def test_kaldi_segments(audio, tmp_path):
     (folder / "segments").write_text("b rec 0.10 0.25\na rec 0.0 0.1\n")
     (folder / "text").write_text("a first part\nb second  part\n")
     given = import_data(folder)
-    found = {s.id: (s.recording_id, s.start, s.end, s.text) for s in given.supervisions}
-    assert found == {"a": ("rec", 0.0, 0.1, "first part"), "b": ("rec", 0.1, 0.25, "second  part")}
+    assert len({s.recording_id for s in given.supervisions}) == 1
+    found = {s.id: (s.start, s.end, s.text) for s in given.supervisions}
+    assert found == {"a": (0.0, 0.1, "first part"), "b": (0.1, 0.25, "second  part")}
 
 
 def test_segments_in_a_list(audio, tmp_path):
@@ -151,7 +152,8 @@ def test_relative_paths_are_beside_the_list(audio, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = import_data(tmp_path / "lists")
     wanted = str((tmp_path / "lists" / "clips" / "a.wav").resolve())
-    assert [r.sources[0].source for r in given.recordings] == [wanted, wanted]
+    assert [r.sources[0].source for r in given.recordings] == [wanted]
+    assert [s.duration for s in given.supervisions] == [0.5, 0.5, 0.0]
     assert list(given.problems) == ["c"] and "no such file" in given.problems["c"]
 
 

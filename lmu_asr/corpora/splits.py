@@ -1,0 +1,73 @@
+"""Splits of a corpus: their parts, and splits cut from a training set that has no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from lhotse import RecordingSet, SupervisionSegment, SupervisionSet
+
+from lmu_asr.config import CorpusConfig
+from lmu_asr.corpora.base import Manifests
+
+OPENSLR = (
+    "https://www.openslr.org/resources",
+    "https://openslr.trmal.net/resources",
+    "https://openslr.elda.org/resources",
+    "https://openslr.magicdatatech.com/resources",
+)
+
+
+def wanted_splits(config: CorpusConfig) -> list[str]:
+    """Return the names of the splits in ``config``, without repeats."""
+    return list(dict.fromkeys([config.train, config.dev, *config.test]))
+
+
+def split_parts(config: CorpusConfig, aliases: Mapping[str, str] | None = None) -> list[str]:
+    """Return the parts of all splits: ``a+b`` is two, and an alias stands for its parts."""
+    names = (name for split in wanted_splits(config) for name in _parts(split, aliases or {}))
+    return list(dict.fromkeys(names))
+
+
+def _parts(split: str, aliases: Mapping[str, str]) -> list[str]:
+    return aliases.get(split, split).split("+")
+
+
+def join_splits(
+    config: CorpusConfig,
+    read: Callable[[str], Manifests],
+    aliases: Mapping[str, str] | None = None,
+) -> dict[str, Manifests]:
+    """Read each split, part by part, and join the parts in order."""
+    return {
+        split: join([read(part) for part in _parts(split, aliases or {})])
+        for split in wanted_splits(config)
+    }
+
+
+def join(parts: Sequence[Manifests]) -> Manifests:
+    """Return the union of several sets, in order."""
+    return Manifests(
+        RecordingSet.from_recordings(r for part in parts for r in part.recordings),
+        SupervisionSet.from_segments(s for part in parts for s in part.supervisions),
+        {i: reason for part in parts for i, reason in part.problems.items()},
+    )
+
+
+def group(
+    manifests: Manifests, split_of: Callable[[SupervisionSegment], str]
+) -> dict[str, Manifests]:
+    """Divide a set into splits: ``split_of`` names the split of each utterance."""
+    groups: dict[str, list[SupervisionSegment]] = {}
+    for supervision in manifests.supervisions:
+        groups.setdefault(split_of(supervision), []).append(supervision)
+    return {name: select(manifests, segments) for name, segments in groups.items()}
+
+
+def select(manifests: Manifests, supervisions: Sequence[SupervisionSegment]) -> Manifests:
+    """Return some of the utterances, with their recordings."""
+    used = {s.recording_id for s in supervisions}
+    return Manifests(
+        RecordingSet.from_recordings(r for r in manifests.recordings if r.id in used),
+        SupervisionSet.from_segments(supervisions),
+        {i: reason for i, reason in manifests.problems.items() if i in used},
+    )
