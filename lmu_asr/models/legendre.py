@@ -114,8 +114,9 @@ def check_stable(Ad: Tensor, theta: float | Tensor, method: str) -> None:
     radius = spectral_radius(Ad)
     if radius > 1 + 1e-9:
         order = Ad.shape[-1]
+        windows = theta.tolist() if isinstance(theta, Tensor) else theta
         raise UnstableDiscretizationError(
-            f"{method} at order {order}, theta {theta} has spectral radius {radius:.4f} > 1 and "
+            f"{method} at order {order}, theta {windows} has spectral radius {radius:.4f} > 1 and "
             f"diverges; use zoh, or for euler a theta well over {4 * order}"
         )
 

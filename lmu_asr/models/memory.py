@@ -42,6 +42,8 @@ __all__ = [
 ]
 
 FORMS = ("auto", "sequential", "fft", "chunked", "compiled", "triton")
+COMPILED_ORDERS = 64
+"""Beyond this order the compiled kernel rounds more than the chunked form, and gains nothing."""
 
 
 def legendre_memory(
@@ -55,6 +57,7 @@ def legendre_memory(
     lens: Tensor | None = None,
     form: str = "auto",
     chunk_size: int | None = None,
+    product_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Evaluate ``m[t] = Ad m[t-1] + Bd u[t]`` for every channel, or a read-out of it.
 
@@ -69,6 +72,8 @@ def legendre_memory(
         lens: (N,) frames of each sequence; frames past it are ignored and give zeros.
         form: one of FORMS; "auto" takes what was measured to be fastest for shape and device.
         chunk_size: frames in a chunk, for the forms that have chunks.
+        product_dtype: operands of the large products of the chunked form; by default float32 (or
+            u's dtype) on a CPU, u's dtype elsewhere. States are float32 at least in any case.
 
     Returns:
         (N, T, C, Q) or (N, T, C), of u's dtype, and the state (N, C, Q) after each sequence's
@@ -82,6 +87,8 @@ def legendre_memory(
     if u.shape[1] == 0:
         return _nothing(u, Bd, readout), _begin(u, Bd, state, dtype)
     begin = _begin(u, Bd, state, dtype)
+    if product_dtype is None and u.device.type != "cpu":
+        product_dtype = u.dtype
     readout = None if readout is None else readout.to(dtype)
     skip = None if skip is None else skip.to(dtype)
     form = _chosen(form, u, Ad, Bd, readout)
@@ -96,7 +103,7 @@ def legendre_memory(
         y, end = sequential_memory(x, Ad, Bd, readout, skip, begin, lens)
     else:
         ops = chunk_operators(Ad, Bd, chunk_size or min(16, u.shape[1]), dtype)
-        y, end = chunked_memory(x, ops, readout, skip, begin, lens)
+        y, end = chunked_memory(x, ops, readout, skip, begin, lens, product_dtype)
     if padding is not None:
         y = y.masked_fill(padding if y.dim() == 3 else padding.unsqueeze(-1), 0.0)
     return y.to(u.dtype), end
@@ -114,6 +121,7 @@ def legendre_projection(
     state: Tensor | None = None,
     lens: Tensor | None = None,
     chunk_size: int | None = None,
+    product_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return ``W m + V x + b`` (N, T, D) with the memory m of u folded into W, and the state.
 
@@ -123,6 +131,7 @@ def legendre_projection(
         bias: b (D,).
         x, x_weight: (N, T, F) and V (D, F), a second input added to the same output.
         chunk_size: frames in a chunk.
+        product_dtype: as in :func:`legendre_memory`.
 
     Frames past ``lens`` count as zero in u; the output there has no meaning but is finite.
 
@@ -131,15 +140,21 @@ def legendre_projection(
     """
     _check_shapes(u, Ad, Bd, None, None, state, lens)
     dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
+    if weight.dim() != 2 or weight.shape[1] != u.shape[2] * Bd.shape[1]:
+        raise LmuError(
+            f"weight must have C * Q = {u.shape[2] * Bd.shape[1]} columns; got {tuple(weight.shape)}"
+        )
     if u.shape[1] == 0:
         return u.new_zeros(u.shape[0], 0, weight.shape[0]), _begin(u, Bd, state, dtype)
     padding = _padding(u, lens)
     signal = u.to(dtype) if padding is None else u.to(dtype).masked_fill(padding, 0.0)
     begin = _begin(u, Bd, state, dtype)
+    if product_dtype is None and u.device.type != "cpu":
+        product_dtype = u.dtype
     side = None if x is None or x_weight is None else (x.to(dtype), x_weight.to(dtype))
     bias = None if bias is None else bias.to(dtype)
     y, end = chunked_projection(
-        signal, Ad, Bd, weight.to(dtype), bias, side, begin, lens, chunk_size
+        signal, Ad, Bd, weight.to(dtype), bias, side, begin, lens, chunk_size, product_dtype
     )
     return y.to(u.dtype), end
 
@@ -195,7 +210,7 @@ class LegendreMemory(nn.Module):
             self.log_theta = nn.Parameter(thetas.log())
         else:
             self.register_buffer("fixed_theta", thetas)
-        check_stable(discretize(order, thetas, method=method)[0], values, method)
+        check_stable(discretize(order, thetas, method=method)[0], thetas, method)
         self._system: tuple[tuple[object, ...], Tensor, Tensor] | None = None
         self.readout = nn.Parameter(torch.empty(channels, order)) if readout else None
         self.skip = nn.Parameter(torch.empty(channels)) if readout and skip else None
@@ -220,12 +235,12 @@ class LegendreMemory(nn.Module):
         return self.log_theta.float().clamp(*bounds).exp()
 
     @property
-    def Ad(self) -> Tensor:
+    def Ad(self) -> Tensor:  # noqa: N802
         """The discrete state matrix (G, Q, Q), float32."""
         return self.system()[0].float()
 
     @property
-    def Bd(self) -> Tensor:
+    def Bd(self) -> Tensor:  # noqa: N802
         """The discrete input vector (G, Q), float32."""
         return self.system()[1].float()
 
@@ -300,8 +315,7 @@ def _chosen(form: str, u: Tensor, Ad: Tensor, Bd: Tensor, readout: Tensor | None
     trained = torch.is_grad_enabled() and (Ad.requires_grad or Bd.requires_grad)
     if form in ("compiled", "auto"):
         fits = u.device.type == "cpu" and readout is not None and not trained
-        if form == "auto":
-            fits = fits and Bd.shape[-1] <= 32
+        fits = fits and Bd.shape[-1] <= COMPILED_ORDERS
         return "compiled" if fits and kernel_available() else "chunked"
     return form
 

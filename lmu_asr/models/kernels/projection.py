@@ -52,7 +52,7 @@ def chunked_projection(
     product_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Evaluate ``weight`` (D, C * Q) applied to the memory, plus bias and side, (N, T, D)."""
-    N, T, C = u.shape
+    N, T, _ = u.shape
     L = length or chunk_length(T)
     ops = chunk_operators(Ad, Bd, L, u.dtype)
     inputs = channel_chunks(u, L)  # (C, N, K, L)
