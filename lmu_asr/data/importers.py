@@ -157,11 +157,10 @@ def _kaldi_table(path: Path, optional: bool = False) -> dict[str, tuple[str, int
         raise DataError(f"{path}: no such file; a Kaldi data directory needs wav.scp and text")
     table: dict[str, tuple[str, int]] = {}
     for number, line in _lines(path):
-        key, _, rest = line.strip().partition(" ") if " " in line else line.strip().partition("\t")
+        key, rest = [*line.split(maxsplit=1), ""][:2]
         if key in table:
             raise DataError(f"{path}:{number}: '{key}' is already on line {table[key][1]}")
-        if key:
-            table[key] = (rest.strip(), number)
+        table[key] = (rest.strip(), number)
     return table
 
 

@@ -1,0 +1,67 @@
+"""Common Voice: sentences read by volunteers, https://commonvoice.mozilla.org.
+
+The user downloads a language's archive, which asks for an e-mail address, and names the unpacked
+directory: ``{train,dev,test}.tsv`` with ``clips/*.mp3`` beside them. Ardila et al. 2020.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from lmu_asr.config import CorpusConfig
+from lmu_asr.corpora.base import Manifests
+from lmu_asr.corpora.splits import join_splits
+from lmu_asr.corpora.text import normalize_english
+from lmu_asr.data.manifests import Utterance, from_utterances
+from lmu_asr.errors import DataError
+
+
+class CommonVoice:
+    """One language; the splits are its tables: train, dev, test, validated."""
+
+    name = "commonvoice"
+    license_note = "Common Voice: CC0, https://commonvoice.mozilla.org/datasets"
+
+    def download(self, config: CorpusConfig, target: Path, seed: int) -> None:
+        """Say how to have it: there is no address without a form.
+
+        Raises:
+            DataError: always.
+        """
+        raise DataError(
+            "Common Voice is downloaded by hand: choose a language at "
+            "https://commonvoice.mozilla.org/datasets, accept its terms, unpack the archive, and "
+            "name the directory that holds train.tsv with --set corpus.source=DIR"
+        )
+
+    def manifests(self, config: CorpusConfig, source: Path) -> dict[str, Manifests]:
+        """Read the tables that ``config`` names (see :class:`lmu_asr.corpora.base.Corpus`)."""
+        tables = sorted(source.rglob("train.tsv"))
+        root = tables[0].parent if tables else source
+        return join_splits(config, lambda part: from_utterances(_read(root / f"{part}.tsv"), part))
+
+    def normalize(self, text: str) -> str:
+        """Lower case, quotation marks and punctuation dropped, apostrophes kept."""
+        return normalize_english(text)
+
+
+def _read(table: Path) -> Iterator[Utterance]:
+    if not table.is_file():
+        raise DataError(f"{table}: no such table")
+    with open(table, encoding="utf-8", newline="") as stream:
+        reader = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+        for row in reader:
+            try:
+                path = table.parent / "clips" / row["path"]
+                text, speaker = row["sentence"] or "", row["client_id"]
+            except (KeyError, TypeError) as error:
+                raise DataError(
+                    f"{table}:{reader.line_num}: want the columns client_id, path and sentence"
+                ) from error
+            path = path if path.suffix else path.with_suffix(".mp3")
+            yield Utterance(path.stem, path, text, speaker)
+
+
+CORPUS = CommonVoice()
