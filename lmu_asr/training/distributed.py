@@ -7,8 +7,11 @@ the run is one process. NCCL joins GPUs, gloo joins CPUs. Rank 0 alone writes.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +24,7 @@ import torch.distributed as dist
 from lmu_asr.errors import TrainingError
 
 TIMEOUT = timedelta(minutes=30)
+PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,8 @@ def joined_world(prefer_gpu: bool = True) -> Iterator[World]:
     world = current_world(prefer_gpu)
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent()
     own = world.world_size > 1 and not dist.is_initialized()
     if own:
         backend = "nccl" if world.device.type == "cuda" else "gloo"
@@ -108,6 +114,12 @@ def joined_world(prefer_gpu: bool = True) -> Iterator[World]:
     finally:
         if own:
             dist.destroy_process_group()
+
+
+def die_with_parent() -> None:
+    """Let SIGTERM come when the parent process dies, so that no orphan goes on training (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def set_threads(world: World) -> int:

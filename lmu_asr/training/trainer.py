@@ -30,6 +30,7 @@ from lmu_asr.training.distributed import World, joined_world, log_main
 from lmu_asr.training.evaluate import DevResult, Tokens, evaluate
 from lmu_asr.training.finish import average_epochs, keep_epoch, write_summary
 from lmu_asr.training.interrupt import RunStoppedError, StopAskedError, StopRequest, resume_command
+from lmu_asr.training.lock import sole_run
 from lmu_asr.training.loss import TrainingLoss, get_ctc_loss
 from lmu_asr.training.metrics import MetricsLog
 from lmu_asr.training.monitor import (
@@ -126,25 +127,31 @@ class Trainer:
         Raises:
             RunStoppedError: SIGTERM or SIGUSR1 came; the state is saved.
             CheckpointError: the directory holds a run of other data, tokens or configuration.
-            TrainingError: no loss is finite any more, or one utterance does not fit in memory.
+            TrainingError: no loss is finite any more, one utterance does not fit in memory, or
+                another process trains in the same directory.
         """
+        with ExitStack() as stack:
+            if self.world.is_main:
+                stack.enter_context(sole_run(self.exp_dir))
+            self._run(stack)
+
+    def _run(self, stack: ExitStack) -> None:
         rows = self._restore()
         if self.state.finished:
             log_main(self.world, "%s: training has finished already", self.exp_dir)
             if self.world.is_main and not (self.exp_dir / "training.json").is_file():
                 write_summary(self.exp_dir, self.config, self.model, self.state, rows, self.world)
             return
-        with ExitStack() as stack:
-            stack.enter_context(self.stop.listening())
-            tensorboard = self.options.tensorboard and self.world.is_main
-            self.metrics = MetricsLog(self.exp_dir, rows, tensorboard, self.world.is_main)
-            stack.callback(self.metrics.close)
-            stack.callback(self.store.wait)
-            try:
-                self._train()
-                self._finish()
-            except StopAskedError:
-                self._leave()
+        stack.enter_context(self.stop.listening())
+        tensorboard = self.options.tensorboard and self.world.is_main
+        self.metrics = MetricsLog(self.exp_dir, rows, tensorboard, self.world.is_main)
+        stack.callback(self.metrics.close)
+        stack.callback(self.store.wait)
+        try:
+            self._train()
+            self._finish()
+        except StopAskedError:
+            self._leave()
 
     def _train(self) -> None:
         if not self.state.steps_per_epoch:

@@ -79,6 +79,7 @@ def test_a_run_leaves_what_it_should(tmp_path: Path) -> None:
     train(tmp_path, "train.epochs=4", "train.keep_last=1")
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
+        ".lock",
         "averaged.pt",
         "best.pt",
         "checkpoint-18.pt",
