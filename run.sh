@@ -76,7 +76,7 @@ launch() { # the command of one stage
   local name=$1
   if [[ $name == train && $((processes * num_nodes)) -gt 1 ]]; then
     [[ $ngpu == 0 ]] && export CUDA_VISIBLE_DEVICES=""
-    $python -m torch.distributed.run --nproc_per_node "$processes" --nnodes "$num_nodes" \
+    $python -m lmu_asr.training.launch --nproc_per_node "$processes" --nnodes "$num_nodes" \
       --node_rank "$node_rank" --master_addr "$master_addr" --master_port "$master_port" \
       -m "lmu_asr.stages.$name" "${common[@]}"
   else

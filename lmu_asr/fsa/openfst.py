@@ -157,7 +157,9 @@ def best_path(fst: Any, scores: np.ndarray, options: SearchOptions) -> Path | No
     """
     for attempt in (options, options.wider()):
         settings = kaldi_decoder.FasterDecoderOptions(
-            beam=attempt.search_beam, max_active=attempt.max_active
+            beam=attempt.search_beam,
+            max_active=attempt.max_active,
+            min_active=min(20, attempt.max_active - 1),
         )
         decoder = kaldi_decoder.FasterDecoder(fst, settings)
         decoder.decode(kaldi_decoder.DecodableCtc(scores))

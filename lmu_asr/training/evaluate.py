@@ -152,7 +152,8 @@ def _sums(
         log_probs, lens = model(features, batch.feature_lens.to(device))
     targets = [_targets(lang, text) for text in batch.texts]
     known = [index for index, target in enumerate(targets) if target is not None]
-    losses = ctc(log_probs[known], lens[known], [targets[i] or [] for i in known])
+    spelled = [targets[i] or [] for i in known]
+    losses = ctc(log_probs[known], lens[known], spelled) if known else lens.new_zeros(0).float()
     finite = torch.isfinite(losses)
     errors, words = _errors(lang, batch.texts, targets, greedy_tokens(log_probs, lens))
     values = [losses[finite].sum(), lens[known][finite].sum(), errors, words, len(batch.texts)]

@@ -82,3 +82,9 @@ def test_mode_is_restored_even_when_stopped() -> None:
     with pytest.raises(KeyboardInterrupt):
         evaluate(model, [batch([[1]], ["a"])], StrictLang(), ctc_loss, WORLD, heartbeat=stop)
     assert model.training
+
+
+def test_a_batch_without_one_spellable_text_counts_as_errors() -> None:
+    result = evaluate(Certain(), [batch([[1], [2]], ["x", "x"])], StrictLang(), ctc_loss, WORLD)
+    assert result.wer == 1.0
+    assert math.isnan(result.loss)
