@@ -89,9 +89,12 @@ def band_limited(frames: Tensor, theta: float, cycles: float) -> Tensor:
 
 
 @pytest.mark.parametrize("form", ["sequential", "fft", "chunked", "compiled"])
-@pytest.mark.parametrize(("order", "cycles", "bound"), [(8, 1.0, 3e-3), (24, 4.0, 3e-3)])
-def test_readout_reproduces_the_past(form: str, order: int, cycles: float, bound: float) -> None:
-    """``c(r) . m`` is u(t - r theta), read half a frame later as the hold is centred there."""
+@pytest.mark.parametrize(("order", "cycles"), [(8, 1.0), (24, 4.0)])
+def test_readout_reproduces_the_past(form: str, order: int, cycles: float) -> None:
+    """``c(r) . m`` is u(t - r theta), half a frame later: a frame is held up to its end.
+
+    The newest edge of the window, r = 0, converges slowest.
+    """
     theta, T = 400.0, 1500
     frames = torch.arange(T, dtype=torch.float64)
     delays = [0.0, 0.25, 0.5, 1.0]
@@ -100,7 +103,8 @@ def test_readout_reproduces_the_past(form: str, order: int, cycles: float, bound
     y, _ = legendre_memory(u, Ad, Bd, readout=delay_readout(order, delays), form=form)
     for channel, delay in enumerate(delays):
         wanted = band_limited(frames + 0.5 - delay * theta, theta, cycles)
-        assert (y[0, 1000:, channel] - wanted[1000:]).abs().max() < bound
+        error = (y[0, 1000:, channel] - wanted[1000:]).abs().max()
+        assert error < (5e-3 if delay == 0 else 3e-4)
 
 
 def test_bad_systems_are_named() -> None:
