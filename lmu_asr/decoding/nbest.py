@@ -9,6 +9,8 @@ import numpy as np
 
 from lmu_asr.fsa.lattice import Lattice, Path
 
+NEGLIGIBLE = 1e-4  # weight of a path that the expected error does without
+
 
 def scores_of(paths: Sequence[Path], acoustic_scale: float, lm_scale: float) -> np.ndarray:
     """(n,) scaled scores of paths."""
@@ -28,11 +30,13 @@ def least_expected_error(paths: Sequence[Path], scores: np.ndarray) -> int:
     """
     weights = np.exp(scores - scores.max())
     weights /= weights.sum()
-    distance = np.zeros((len(paths), len(paths)))
-    for i, one in enumerate(paths):
-        for j in range(i):
-            distance[i, j] = distance[j, i] = word_distance(one.words, paths[j].words)
-    expected = distance @ weights
+    heavy = np.flatnonzero(weights > NEGLIGIBLE)
+    expected = np.array(
+        [
+            sum(weights[j] * word_distance(one.words, paths[j].words) for j in heavy if j != i)
+            for i, one in enumerate(paths)
+        ]
+    )
     order = np.lexsort((-scores, np.round(expected, 9)))
     return int(order[0])
 

@@ -109,7 +109,10 @@ def _assemble(
 ) -> Lattice:
     src, dst, arc, gain = (np.concatenate(column) for column in zip(*columns, strict=True))
     pairs = np.sort(pairs)  # the start, state 0 in context 0, comes first
-    ends = np.array([contexts.end(context) for context in (pairs & CONTEXT_MASK).tolist()])
+    final = lattice.final[pairs >> CONTEXT_BITS]
+    ending = np.flatnonzero(final > -np.inf)
+    ends = (pairs[ending] & CONTEXT_MASK).tolist()
+    final[ending] += [contexts.end(context) for context in ends]
     return make_lattice(
         np.searchsorted(pairs, src),
         np.searchsorted(pairs, dst),
@@ -117,7 +120,7 @@ def _assemble(
         lattice.word[arc],
         lattice.am[arc],
         lattice.lm[arc] + gain,
-        lattice.final[pairs >> CONTEXT_BITS] + ends,
+        final,
         lattice.acoustic_scale,
         lattice.lm_scale,
     )
