@@ -215,6 +215,12 @@ class TrainConfig:
     num_workers: int = opt(-1, "loader processes; -1: chosen from the machine", min=-1, max=256)
     deterministic: bool = opt(True, "bit-equal runs on the CPU, deterministic kernels on a GPU")
     tensorboard: bool = opt(True, "write TensorBoard events")
+    autoconf: bool = opt(
+        True, "measure memory before training and split batches that would not fit"
+    )
+    frame_limit: int = opt(
+        0, "padded frames computed at once; larger batches are split; 0: measured", min=0
+    )
     init_from: str = opt("", "checkpoint whose weights start the run")
     loss: str = opt("ctc", "training loss", choices=("ctc", "k2_ctc", "graph_ctc"))
 
