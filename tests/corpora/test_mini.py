@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import espeakng_loader
 import numpy as np
 import pytest
 import soundfile
@@ -185,3 +187,11 @@ def test_room_is_a_direct_path_and_a_weaker_tail(seed):
     ratio = -10.0 * np.log10(np.sum(response[1:] ** 2))
     assert 7.9 <= ratio <= 21.0
     assert np.abs(response[int(0.36 * SAMPLE_RATE) :]).max() < 1e-9
+
+
+def test_voices_of_dev_and_test_have_human_vocal_tracts() -> None:
+    folder = Path(espeakng_loader.get_data_path()) / "voices" / "!v"
+    for variant in (*VARIANTS["dev"], *VARIANTS["test"]):
+        text = (folder / variant).read_text(errors="replace")
+        factors = re.findall(r"^\s*formant\s+[12]\s+(\d+)", text, re.MULTILINE)
+        assert all(75 <= int(factor) <= 137 for factor in factors), variant
