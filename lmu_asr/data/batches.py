@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lhotse.dataset import DynamicBucketingSampler
+from torch.utils.data import Sampler
 
 from lmu_asr.errors import CheckpointError, DataError
 from lmu_asr.files import sha256_file
@@ -101,6 +102,17 @@ def filter_utterances(utterances: list[Utterance], keep: Keep | None, name: str)
     return kept
 
 
+class _SamplerBase(Sampler[Any]):
+    """Takes the place of torch's base, which before torch 2.0 wants an argument lhotse omits."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Keep nothing."""
+
+
+class _BucketingSampler(DynamicBucketingSampler, _SamplerBase):
+    """Lhotse's sampler for any torch."""
+
+
 class BatchSampler:
     """Global batches of an epoch, each split over the processes.
 
@@ -181,9 +193,9 @@ class BatchSampler:
         if pending:
             yield _longest_first(pending)
 
-    def _sampler(self, order: list[Utterance]) -> DynamicBucketingSampler:
+    def _sampler(self, order: list[Utterance]) -> _BucketingSampler:
         bins = None if self.num_buckets > 1 else [max(u.duration for u in order) + 1.0]
-        sampler = DynamicBucketingSampler(
+        sampler = _BucketingSampler(
             order,
             max_duration=self.max_duration,
             num_buckets=self.num_buckets if bins is None else None,
