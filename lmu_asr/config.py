@@ -261,6 +261,9 @@ class DecodeConfig:
     )
     streaming: bool = opt(False, "decode through step() in chunks, as a stream would")
     chunk_ms: float = opt(320.0, "chunk of streaming decoding, in milliseconds", min=10.0)
+    weights: str = opt(
+        "float", "weights of linear layers; int8 is for the CPU", choices=("float", "int8")
+    )
     bootstrap: int = opt(2000, "resamplings behind each confidence interval", min=100)
 
 

@@ -7,11 +7,15 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmu_asr.config import Config, FeaturesConfig
+import torch
+
+from lmu_asr.config import Config, DecodeConfig, FeaturesConfig
 from lmu_asr.errors import CheckpointError
 from lmu_asr.files import fingerprint, read_json, sha256_file
 from lmu_asr.lang.lang import Lang
+from lmu_asr.models.describe import count_parameters
 from lmu_asr.models.model import CtcModel, build_model, load_model, load_weights
+from lmu_asr.models.quant import is_quantized, pack_for_streaming, quantize
 from lmu_asr.training.checkpoint import Checkpoint, load_checkpoint
 
 
@@ -25,8 +29,8 @@ class Trained:
 
     @property
     def parameters(self) -> int:
-        """Trainable parameters."""
-        return sum(p.numel() for p in self.model.parameters())
+        """Trained values."""
+        return count_parameters(self.model)
 
     def latency_ms(self, features: FeaturesConfig) -> float | None:
         """Milliseconds from the start of an output frame until it can be computed.
@@ -74,7 +78,16 @@ def load_trained(config: Config, exp_dir: Path, lang: Lang) -> Trained:
             f"{path}: trained with {model.vocab_size} tokens, {lang.dir} has {lang.vocab_size}: "
             "decode with the lang directory that it was trained with, or train again"
         )
-    return Trained(model.eval(), sha256_file(path), path)
+    return Trained(_prepared(model.eval(), config.decode), sha256_file(path), path)
+
+
+def _prepared(model: CtcModel, decode: DecodeConfig) -> CtcModel:
+    """Return the model with the weights that ``decode.weights`` and streaming on a CPU ask for."""
+    if decode.weights == "int8" and not is_quantized(model):
+        return quantize(model)
+    if decode.streaming and not torch.cuda.is_available() and not is_quantized(model):
+        return pack_for_streaming(model)
+    return model
 
 
 def _from_checkpoint(config: Config, path: Path, lang: Lang) -> CtcModel:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lmu_asr.models.model import CtcModel
+from lmu_asr.models.quant import Int8Linear, PackedLinear
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,11 @@ def describe(
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of trained values."""
-    return sum(p.numel() for p in model.parameters())
+    """Number of trained values, those of packed and int8 layers among them."""
+    own = sum(p.numel() for p in model.parameters())
+    packed = [m for m in model.modules() if isinstance(m, (PackedLinear, Int8Linear))]
+    biases = sum(m.out_features for m in packed if m.bias is not None)
+    return own + sum(m.in_features * m.out_features for m in packed) + biases
 
 
 def state_bytes(state: Any) -> int:

@@ -10,6 +10,7 @@ from torch import nn
 
 from lmu_asr.config import ModelConfig
 from lmu_asr.errors import ModelError
+from lmu_asr.models.describe import count_parameters
 from lmu_asr.models.model import build_model, load_model, save_model
 from lmu_asr.models.native import fused
 from lmu_asr.models.quant import (
@@ -87,6 +88,7 @@ def test_quantized_model_streams_and_stays_near(encoder: str) -> None:
     ).eval()
     small = quantize(model)
     assert is_quantized(small) and not is_quantized(model)
+    assert count_parameters(small) == count_parameters(model)
     x = torch.randn(2, 45, 6)
     offline, _ = small(x)
     error = (offline.exp() - model(x)[0].exp()).abs().max()
