@@ -122,6 +122,7 @@ def legendre_projection(
     lens: Tensor | None = None,
     chunk_size: int | None = None,
     product_dtype: torch.dtype | None = None,
+    relu: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return ``W m + V x + b`` (N, T, D) with the memory m of u folded into W, and the state.
 
@@ -132,6 +133,7 @@ def legendre_projection(
         x, x_weight: (N, T, F) and V (D, F), a second input added to the same output.
         chunk_size: frames in a chunk.
         product_dtype: as in :func:`legendre_memory`.
+        relu: rectify the sum, in the same buffer.
 
     Frames past ``lens`` count as zero in u; the output there has no meaning but is finite.
 
@@ -154,7 +156,7 @@ def legendre_projection(
     side = None if x is None or x_weight is None else (x.to(dtype), x_weight.to(dtype))
     bias = None if bias is None else bias.to(dtype)
     y, end = chunked_projection(
-        signal, Ad, Bd, weight.to(dtype), bias, side, begin, lens, chunk_size, product_dtype
+        signal, Ad, Bd, weight.to(dtype), bias, side, begin, lens, chunk_size, product_dtype, relu
     )
     return y.to(u.dtype), end
 

@@ -228,15 +228,17 @@ def test_projection_equals_a_dense_layer_on_the_memory(case: Case, length: int) 
     x, x_weight = torch.randn(N, T, 5), torch.randn(6, 5)
     y, state = legendre_projection(
         case.u.float(), case.Ad, case.Bd, weight, bias=bias, x=x, x_weight=x_weight,
-        state=case.state.float(), lens=case.lens, chunk_size=min(length, T),
+        state=case.state.float(), lens=case.lens, chunk_size=min(length, T), relu=length % 2 == 1,
     )  # fmt: skip
     wanted = memory.flatten(2) @ weight.double().T + x.double() @ x_weight.double().T + bias
+    wanted = wanted.relu() if length % 2 == 1 else wanted
     valid = (torch.arange(T) < case.lens[:, None]).unsqueeze(-1)
     assert error(y * valid, wanted * valid) < 1e-6
     assert (state - end).abs().max() < 5e-6
 
 
-def test_projection_gradients() -> None:
+@pytest.mark.parametrize("relu", [False, True])
+def test_projection_gradients(relu: bool) -> None:
     case = make(3, [4.0, 9.0], 11, N=2, per_group=1)
     tensors = [case.u, torch.randn(2, 6), torch.randn(2), torch.randn(2, 11, 3), torch.randn(2, 3)]
     leaves = [x.double().requires_grad_() for x in [*tensors, case.state]]
@@ -249,6 +251,7 @@ def test_projection_gradients() -> None:
             case.Ad,
             case.Bd,
             W,
+            relu=relu,
             bias=b,
             x=x,
             x_weight=V,

@@ -50,6 +50,7 @@ def chunked_projection(
     lens: Tensor | None,
     length: int | None = None,
     product_dtype: torch.dtype | None = None,
+    relu: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Evaluate ``weight`` (D, C * Q) applied to the memory, plus bias and side, (N, T, D)."""
     N, T, _ = u.shape
@@ -67,12 +68,12 @@ def chunked_projection(
         side = second.reshape(-1, second.shape[-1]), side[1]
     shape = (N, K * L, weight.shape[0])
     output = _dense_output(ops, weight, bias)
-    y = _TwoProducts.apply(columns, output, *(side or (None, None)), shape, product_dtype)
+    y = _TwoProducts.apply(columns, output, *(side or (None, None)), shape, product_dtype, relu)
     return y if K * L == T else y[:, :T], end
 
 
 class _TwoProducts(torch.autograd.Function):
-    """``X @ output`` seen as (N, T, D), plus ``side @ side_weight.T``, in one buffer."""
+    """``X @ output`` seen as (N, T, D), plus ``side @ side_weight.T``, rectified, in one buffer."""
 
     @staticmethod
     def forward(  # type: ignore[override]
@@ -83,25 +84,30 @@ class _TwoProducts(torch.autograd.Function):
         side_weight: Tensor | None,
         shape: tuple[int, int, int],
         product_dtype: torch.dtype | None,
+        relu: bool,
     ) -> Tensor:
-        ctx.save_for_backward(x, output, side, side_weight)
-        ctx.product_dtype = product_dtype
-        if product_dtype is not None and product_dtype != x.dtype:
-            y = product(x[None], output[None], product_dtype).view(shape)
-            if side is not None and side_weight is not None:
-                y += (side.to(product_dtype) @ side_weight.to(product_dtype).T).view(shape)
-            return y
         y = x.new_empty(shape)
-        torch.mm(x, output, out=y.view(x.shape[0], -1))
-        if side is not None and side_weight is not None:
-            y.view(-1, shape[2]).addmm_(side, side_weight.T)
+        if product_dtype is None or product_dtype == x.dtype:
+            torch.mm(x, output, out=y.view(x.shape[0], -1))
+            if side is not None and side_weight is not None:
+                y.view(-1, shape[2]).addmm_(side, side_weight.T)
+        else:
+            y.copy_(product(x[None], output[None], product_dtype).view(shape))
+            if side is not None and side_weight is not None:
+                y += product(side[None], side_weight.T[None], product_dtype).view(shape)
+        if relu:
+            y.relu_()
+        ctx.save_for_backward(x, output, side, side_weight, y if relu else None)
+        ctx.product_dtype = product_dtype
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, output, side, side_weight = ctx.saved_tensors
+        x, output, side, side_weight, positive = ctx.saved_tensors
         needed, dtype = ctx.needs_input_grad, ctx.product_dtype
+        if positive is not None:
+            grad_y = torch.ops.aten.threshold_backward(grad_y.contiguous(), positive, 0)
         rows = grad_y.reshape(x.shape[0], -1)
         # (W, K) and then transposed: faster than (K, W) at these shapes
         grad_x = product(output[None], rows.T[None], dtype)[0].T if needed[0] else None
@@ -113,7 +119,7 @@ class _TwoProducts(torch.autograd.Function):
                 grad_side = product(frames[None], side_weight[None], dtype)[0]
             if needed[3]:
                 grad_weight = product(side.T[None], frames[None], dtype)[0].T
-        return grad_x, grad_output, grad_side, grad_weight, None, None
+        return grad_x, grad_output, grad_side, grad_weight, None, None, None
 
 
 def _boundary_states(
