@@ -14,6 +14,8 @@ from lmu_asr.errors import CheckpointError
 from lmu_asr.files import fingerprint, sha256_file
 from lmu_asr.lang.lang import Lang
 from lmu_asr.models.model import CtcModel, build_model, save_model
+from lmu_asr.models.native.stream import StreamingBlock
+from lmu_asr.models.quant import is_quantized
 from lmu_asr.training.checkpoint import save_checkpoint
 from tests.decoding.fakes import make_lang
 
@@ -47,6 +49,20 @@ def test_checkpoint_of_training_gives_the_same_outputs(tmp_path: Path, lang: Lan
     assert not trained.model.training
     assert trained.sha256 == sha256_file(tmp_path / "best.pt")
     assert trained.parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_weights_follow_the_configuration(tmp_path: Path, lang: Lang) -> None:
+    model = make_model(lang)
+    save(model, tmp_path / "best.pt")
+    for decode, packed in (
+        (DecodeConfig(), False),
+        (DecodeConfig(streaming=True), not torch.cuda.is_available()),
+        (DecodeConfig(weights="int8"), True),
+    ):
+        trained = load_trained(replace(CONFIG, decode=decode), tmp_path, lang)
+        assert is_quantized(trained.model) == (decode.weights == "int8")
+        assert any(isinstance(m, StreamingBlock) for m in trained.model.modules()) == packed
+        assert trained.parameters == sum(p.numel() for p in model.parameters())
 
 
 def test_running_average_is_preferred(tmp_path: Path, lang: Lang) -> None:
