@@ -222,7 +222,11 @@ class TrainConfig:
         0, "padded frames computed at once; larger batches are split; 0: measured", min=0
     )
     init_from: str = opt("", "checkpoint whose weights start the run")
-    loss: str = opt("ctc", "training loss", choices=("ctc", "k2_ctc", "graph_ctc"))
+    loss: str = opt(
+        "ctc",
+        "ctc: by the engine of graph.fsa; k2_ctc; graph_ctc: over all pronunciations, by k2",
+        choices=("ctc", "k2_ctc", "graph_ctc"),
+    )
 
 
 @dataclass(frozen=True)

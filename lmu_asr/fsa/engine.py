@@ -135,6 +135,31 @@ class Engine(Protocol):
         """
         ...
 
+    def graph_ctc_loss(
+        self,
+        log_probs: Tensor,
+        lens: Tensor,
+        texts: Sequence[str],
+        lang: Lang,
+        reduction: str = "sum",
+    ) -> Tensor:
+        """Negative log probability of ``texts`` under CTC, summed over all pronunciations.
+
+        Args:
+            log_probs: (N, T, V) float32 log-probabilities.
+            lens: (N,) int64 frames.
+            texts: N transcripts.
+            lang: lexicon; optional silence is allowed between words where ``lang`` has it.
+            reduction: ``sum`` for a scalar, ``none`` for (N,).
+
+        An utterance with too few frames costs zero and is counted, as in :meth:`ctc_loss`.
+
+        Raises:
+            LangError: a word without a pronunciation.
+            ConfigError: the engine has no such loss.
+        """
+        ...
+
     def decode(
         self,
         log_probs: Tensor,

@@ -64,18 +64,7 @@ class K2Engine:
         lang: Lang,
         reduction: str = "sum",
     ) -> Tensor:
-        """Negative log probability of ``texts`` under CTC, summed over all pronunciations.
-
-        Args:
-            log_probs: (N, T, V) float32 log-probabilities.
-            lens: (N,) int64 frames.
-            texts: N transcripts.
-            lang: lexicon; optional silence is allowed between words where ``lang`` has it.
-            reduction: ``sum`` for a scalar, ``none`` for (N,).
-
-        Raises:
-            LangError: a word without a pronunciation.
-        """
+        """See :meth:`lmu_asr.fsa.engine.Engine.graph_ctc_loss`."""
         parts = [pronunciation_graph(text.split(), lang) for text in texts]
         shortest = torch.tensor([part.min_frames for part in parts])
         keep = torch.nonzero(lens.cpu() >= shortest).squeeze(1)

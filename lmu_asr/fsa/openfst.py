@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lmu_asr.errors import ConfigError
 from lmu_asr.fsa.arrays import LatticeArrays, from_lattice
 from lmu_asr.fsa.engine import (
     Hypothesis,
@@ -30,6 +31,7 @@ from lmu_asr.fsa.graphs import Graph
 from lmu_asr.fsa.hypothesis import hypothesis_from_path
 from lmu_asr.fsa.lattice import Lattice, Path, make_lattice
 from lmu_asr.fsa.memory import with_smaller_beams
+from lmu_asr.lang.lang import Lang
 
 T = TypeVar("T")
 S = TypeVar("S", covariant=True)
@@ -79,6 +81,17 @@ class OpenFstEngine:
             )
             losses = losses.index_copy(0, chosen, values)
         return losses if reduction == "none" else losses.sum()
+
+    def graph_ctc_loss(
+        self,
+        log_probs: Tensor,
+        lens: Tensor,
+        texts: Sequence[str],
+        lang: Lang,
+        reduction: str = "sum",
+    ) -> Tensor:
+        """Refuse: torch has no loss over graphs; see :class:`lmu_asr.fsa.engine.Engine`."""
+        raise ConfigError("train.loss=graph_ctc needs k2: run utils/setup.sh --with-k2, --fsa k2")
 
     def decode(
         self,

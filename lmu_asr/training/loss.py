@@ -14,9 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmu_asr.config import Config
+from lmu_asr.errors import ConfigError
+from lmu_asr.lang.lang import Lang
 
 CtcLoss = Callable[[Tensor, Tensor, Sequence[Sequence[int]]], Tensor]
 """``(log_probs (N, T, V), lens (N,), targets) -> (N,)``: negative log-probability of each utterance."""
+
+TextLoss = Callable[[Tensor, Tensor, Sequence[str]], Tensor]
+"""As :data:`CtcLoss`, with transcripts in place of tokens."""
 
 
 def ctc_loss(log_probs: Tensor, lens: Tensor, targets: Sequence[Sequence[int]]) -> Tensor:
@@ -44,17 +49,41 @@ def ctc_loss(log_probs: Tensor, lens: Tensor, targets: Sequence[Sequence[int]]) 
 
 def get_ctc_loss(config: Config) -> CtcLoss:
     """Return the loss of ``train.loss``: torch's CTC, or that of k2 where ``graph.fsa`` asks for it."""
-    if config.train.loss == "ctc" and config.graph.fsa != "k2":
+    if config.train.loss != "k2_ctc" and config.graph.fsa != "k2":
         return ctc_loss
     from lmu_asr.fsa.engine import get_engine
 
-    engine = get_engine("k2" if config.train.loss == "k2_ctc" else config.graph.fsa)
+    engine = get_engine("k2")
 
     def engine_loss(log_probs: Tensor, lens: Tensor, targets: Sequence[Sequence[int]]) -> Tensor:
         rows = [list(target) for target in targets]
         return engine.ctc_loss(log_probs.float(), lens, rows, reduction="none")
 
     return engine_loss
+
+
+def get_graph_loss(lang: object) -> TextLoss:
+    """Return CTC summed over all pronunciations of every word of ``lang``, by k2.
+
+    Raises:
+        ConfigError: k2 is not installed, or ``lang`` has no lexicon.
+    """
+    if not isinstance(lang, Lang):
+        raise ConfigError("train.loss=graph_ctc needs a lang directory with a lexicon")
+    from lmu_asr.fsa.engine import get_engine
+
+    engine = get_engine("k2")
+
+    def graph_loss(log_probs: Tensor, lens: Tensor, texts: Sequence[str]) -> Tensor:
+        return engine.graph_ctc_loss(log_probs.float(), lens, texts, lang, reduction="none")
+
+    return graph_loss
+
+
+def make_training_loss(config: Config, lang: object) -> TrainingLoss:
+    """Return the loss that ``train.loss`` and ``train.cr_ctc`` ask for."""
+    graph = get_graph_loss(lang) if config.train.loss == "graph_ctc" else None
+    return TrainingLoss(get_ctc_loss(config), config.train.cr_ctc, graph)
 
 
 def consistency_loss(log_probs: Tensor, other: Tensor, lens: Tensor) -> Tensor:
@@ -89,21 +118,32 @@ class TrainingLoss:
         ctc: CTC loss of each utterance.
         cr_ctc: weight of the consistency loss; 0 means one view, else the batch holds the first
             views and then the second views of the same utterances.
+        graph: loss of each transcript, in place of ``ctc`` in training; None: ``ctc``.
     """
 
     ctc: CtcLoss
     cr_ctc: float = 0.0
+    graph: TextLoss | None = None
 
     @property
     def views(self) -> int:
         """Augmented views of each utterance in a batch."""
         return 2 if self.cr_ctc > 0 else 1
 
-    def __call__(self, log_probs: Tensor, lens: Tensor, targets: Sequence[Sequence[int]]) -> Tensor:
+    def __call__(
+        self,
+        log_probs: Tensor,
+        lens: Tensor,
+        targets: Sequence[Sequence[int]],
+        texts: Sequence[str] = (),
+    ) -> Tensor:
         """Return ``(N,)`` losses for ``views * N`` rows of ``log_probs`` and N ``targets``."""
+        if self.graph is not None:
+            both = self.graph(log_probs, lens, [*texts] * self.views)  # (views * N,)
+        else:
+            both = self.ctc(log_probs, lens, [*targets] * self.views)
         if self.views == 1:
-            return self.ctc(log_probs, lens, targets)
-        both = self.ctc(log_probs, lens, [*targets, *targets])  # (2N,)
+            return both
         first, second = both.chunk(2)
         ours, theirs = log_probs.chunk(2)
         consistency = consistency_loss(ours, theirs, lens[: len(targets)])

@@ -163,6 +163,13 @@ def test_processes_give_what_one_gives(small: Small) -> None:
         engine.close()
 
 
+def test_loss_over_pronunciations_needs_k2(small: Small) -> None:
+    with pytest.raises(ConfigError, match="needs k2"):
+        OpenFstEngine().graph_ctc_loss(
+            batch(1, 4, small.lang.vocab_size), torch.tensor([4]), ["ab"], small.lang
+        )
+
+
 def test_engine_by_name(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         assert get_engine("openfst").name == "openfst"

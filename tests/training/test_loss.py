@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
-from lmu_asr.training.loss import TrainingLoss, consistency_loss, ctc_loss
+from lmu_asr.config import config_from_dict
+from lmu_asr.errors import ConfigError
+from lmu_asr.training.loss import (
+    TrainingLoss,
+    consistency_loss,
+    ctc_loss,
+    make_training_loss,
+)
 
 
 def brute_force(log_probs: Tensor, target: list[int]) -> float:
@@ -40,6 +48,26 @@ def test_ctc_of_no_tokens_and_of_too_few_frames() -> None:
     got = ctc_loss(log_probs, torch.tensor([2, 2]), [[], [1, 1]])
     assert got[0].item() == pytest.approx(-log_probs[0, :, 0].sum().item())
     assert got[1].item() == math.inf
+
+
+def test_loss_over_texts_takes_the_place_of_ctc() -> None:
+    def by_text(log_probs: Tensor, lens: Tensor, texts: Sequence[str]) -> Tensor:
+        return torch.tensor([float(len(text)) for text in texts])
+
+    log_probs, lens = random_log_probs(2, 4, 3), torch.tensor([4, 4])
+    loss = TrainingLoss(ctc_loss, graph=by_text)
+    assert loss(log_probs, lens, [[1], [2]], ["one", "twenty"]).tolist() == [3.0, 6.0]
+    views = TrainingLoss(ctc_loss, cr_ctc=1e-9, graph=by_text)
+    twice = torch.cat([log_probs, log_probs])
+    got = views(twice, lens.repeat(2), [[1], [2]], ["one", "twenty"])
+    assert got.tolist() == pytest.approx([3.0, 6.0])
+
+
+def test_graph_loss_needs_a_lexicon() -> None:
+    with pytest.raises(ConfigError, match="needs a lang directory with a lexicon"):
+        make_training_loss(config_from_dict({"train": {"loss": "graph_ctc"}}, "test"), object())
+    plain = make_training_loss(config_from_dict({"train": {"cr_ctc": 0.5}}, "test"), object())
+    assert plain == TrainingLoss(ctc_loss, 0.5)
 
 
 def test_consistency_by_definition_in_float64() -> None:
