@@ -199,7 +199,7 @@ def run_stage(stage: Stage, context: Context, dry_run: bool = False) -> bool:
     stage.run(context)
     if first:
         stamp = current_stamp(stage, context) if stage.late_inputs else stamp
-        states = output_states(stage.outputs(context), stage.outputs_by_size)
+        states = output_states(stage.outputs(context), path.parent, stage.outputs_by_size)
         Stamp(stamp.key, stamp.parts, states).save(path)
         stage.say(context)
     logging.info(
@@ -218,6 +218,7 @@ def current_stamp(stage: Stage, context: Context) -> Stamp:
         {name: _section(context.config, name, stage.ignored) for name in stage.sections},
         stage.rooms,
         stage.inputs(context),
+        context.source_dir if stage.late_inputs else stage.stamp_dir(context),
         {name: upstream_key(stage, name, context) for name in _needed(stage, context)},
         stage.facts(context),
     )
@@ -230,7 +231,7 @@ def why_stale(stage: Stage, context: Context, stamp: Stamp) -> str | None:
         return "not made yet"
     if old.key != stamp.key:
         return "changed: " + ", ".join(stamp.changed(old))
-    broken = old.broken_outputs()
+    broken = old.broken_outputs(stage.stamp_dir(context))
     if broken:
         return f"output missing or changed: {broken[0]}" + (
             f" and {len(broken) - 1} more" if len(broken) > 1 else ""
@@ -266,7 +267,7 @@ def upstream_key(stage: Stage, name: str, context: Context) -> str:
             f"needs stage {before.number} ({name}) first, which has "
             f"left no stamp at {path}: ./run.sh --stage {before.number}"
         )
-    missing = stamp.broken_outputs()
+    missing = stamp.broken_outputs(path.parent)
     if missing:
         raise StageError(
             f"needs {missing[0]}, which is missing or changed "

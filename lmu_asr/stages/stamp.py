@@ -9,6 +9,7 @@ the stage run again.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,12 +46,15 @@ class Stamp:
         names = sorted(set(self.parts) | set(other.parts))
         return [name for name in names if self.parts.get(name) != other.parts.get(name)]
 
-    def broken_outputs(self) -> list[str]:
-        """Outputs that are missing or are not the files that the stage left."""
+    def broken_outputs(self, folder: Path) -> list[str]:
+        """Outputs that are missing or are not the files that the stage left.
+
+        Their names are relative to ``folder``, the stamp's own, so that data can be moved.
+        """
         return [
-            name
+            str(folder / name)
             for name, state in self.outputs.items()
-            if not state or file_state(Path(name))[: len(state)] != state
+            if not state or file_state(folder / name)[: len(state)] != state
         ]
 
 
@@ -58,13 +62,14 @@ def make_stamp(
     config: dict[str, Any],
     rooms: Sequence[str],
     inputs: Iterable[Path],
+    folder: Path,
     upstream: dict[str, str],
     facts: dict[str, str],
 ) -> Stamp:
-    """Describe what a stage is about to be made from."""
+    """Describe what a stage is about to be made from; paths below ``folder`` count relative to it."""
     parts: dict[str, Any] = {f"config {name}": fingerprint(value) for name, value in config.items()}
     parts["code"] = code_hash(rooms)
-    states = sorted((str(p), file_state(p)) for p in inputs)
+    states = sorted((_name(p, folder), file_state(p)) for p in inputs)
     parts["inputs"] = fingerprint(states)
     parts.update({f"stage {name}": key for name, key in upstream.items()})
     parts.update(facts)
@@ -80,12 +85,15 @@ def file_state(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def output_states(outputs: Iterable[Path], by_size: bool = False) -> dict[str, list[int]]:
+def output_states(
+    outputs: Iterable[Path], folder: Path, by_size: bool = False
+) -> dict[str, list[int]]:
     """State of every output file, of every file below an output directory; size alone if asked."""
     found: dict[str, list[int]] = {}
     for path in outputs:
         for file in _files(path):
-            found[str(file)] = file_state(file)[: 1 if by_size else 2]
+            name = os.path.relpath(file, folder)
+            found[name] = file_state(file)[: 1 if by_size else 2]
     return dict(sorted(found.items()))
 
 
@@ -98,6 +106,10 @@ def code_hash(rooms: Sequence[str]) -> str:
         for file in files:
             digest.update(str(file.relative_to(PACKAGE)).encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
+
+
+def _name(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
 CODE = (".py", ".cpp", ".h")

@@ -60,7 +60,7 @@ def _move_aside(context: Context, name: str) -> None:
     target = context.exp_dir / f"superseded-{name}"
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(context.exp_dir.iterdir()):
-        if not path.name.startswith("superseded-"):
+        if path.name != "resolved.yaml" and not path.name.startswith("superseded-"):
             path.rename(target / path.name)
     logging.info("the earlier run had other settings or data; it is kept in %s", target)
 
