@@ -155,7 +155,7 @@ def _sums(
     spelled = [targets[i] or [] for i in known]
     losses = ctc(log_probs[known], lens[known], spelled) if known else lens.new_zeros(0).float()
     finite = torch.isfinite(losses)
-    errors, words = _errors(lang, batch.texts, targets, greedy_tokens(log_probs, lens))
+    errors, words = _errors(lang, batch.texts, greedy_tokens(log_probs, lens))
     values = [losses[finite].sum(), lens[known][finite].sum(), errors, words, len(batch.texts)]
     return torch.tensor([float(value) for value in values], dtype=torch.float64)
 
@@ -168,15 +168,16 @@ def _targets(lang: Tokens, text: str) -> list[int] | None:
         return None
 
 
-def _errors(
-    lang: Tokens,
-    texts: Sequence[str],
-    targets: Sequence[list[int] | None],
-    hypotheses: Sequence[list[int]],
-) -> tuple[int, int]:
+def _errors(lang: Tokens, texts: Sequence[str], hypotheses: Sequence[list[int]]) -> tuple[int, int]:
     errors = words = 0
-    for text, target, hypothesis in zip(texts, targets, hypotheses, strict=True):
-        reference = (text if target is None else lang.decode(target)).split()
+    for text, hypothesis in zip(texts, hypotheses, strict=True):
+        reference = " ".join(_spoken(lang, word) for word in text.split()).split()
         errors += kaldialign.edit_distance(reference, lang.decode(hypothesis).split())["total"]
         words += len(reference)
     return errors, words
+
+
+def _spoken(lang: Tokens, word: str) -> str:
+    """The word, or its phones where these are the tokens; unknown, it stands for itself, an error."""
+    ids = _targets(lang, word)
+    return word if ids is None else lang.decode(ids)

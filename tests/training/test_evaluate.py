@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -88,3 +89,19 @@ def test_a_batch_without_one_spellable_text_counts_as_errors() -> None:
     result = evaluate(Certain(), [batch([[1], [2]], ["x", "x"])], StrictLang(), ctc_loss, WORLD)
     assert result.wer == 1.0
     assert math.isnan(result.loss)
+
+
+class PhoneLang(StrictLang):
+    """Spells a to d as phones, one a letter."""
+
+    unit = "phone"
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return " ".join("_abcd"[i] for i in ids)
+
+
+def test_an_unknown_word_among_phones_is_one_error() -> None:
+    # reference "a b | x | d", of which "x" has no phones: the other phones still count
+    data = batch([[1, 2, 4]], ["ab x d"])
+    result = evaluate(Certain(), [data], PhoneLang(), ctc_loss, WORLD)
+    assert result.wer == pytest.approx(1 / 4)
