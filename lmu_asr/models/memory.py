@@ -5,6 +5,8 @@ Legend: N batch, T frames, C channels, G groups of one theta, Q order, D width.
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
 from collections.abc import Sequence
 
@@ -14,6 +16,8 @@ from torch import Tensor, nn
 from lmu_asr.models.kernels.chunked import chunked_memory
 from lmu_asr.models.kernels.compiled import available as kernel_available
 from lmu_asr.models.kernels.compiled import compiled_memory
+from lmu_asr.models.kernels.fused import available as triton_available
+from lmu_asr.models.kernels.fused import triton_memory
 from lmu_asr.models.kernels.operators import chunk_operators
 from lmu_asr.models.kernels.projection import chunked_projection
 from lmu_asr.models.kernels.reference import fft_memory, sequential_memory
@@ -41,9 +45,11 @@ __all__ = [
     "spectral_radius",
 ]
 
+_log = logging.getLogger(__name__)
+
 FORMS = ("auto", "sequential", "fft", "chunked", "compiled", "triton")
-COMPILED_ORDERS = 64
-"""Beyond this order the compiled kernel rounds more than the chunked form, and gains nothing."""
+KERNEL_ORDERS = 64
+"""Beyond this order the fused kernels round more than the chunked form, and gain nothing."""
 
 
 def legendre_memory(
@@ -86,15 +92,37 @@ def legendre_memory(
     dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
     if u.shape[1] == 0:
         return _nothing(u, Bd, readout), _begin(u, Bd, state, dtype)
-    begin = _begin(u, Bd, state, dtype)
     if product_dtype is None and u.device.type != "cpu":
         product_dtype = u.dtype
     readout = None if readout is None else readout.to(dtype)
     skip = None if skip is None else skip.to(dtype)
-    form = _chosen(form, u, Ad, Bd, readout)
+    state = None if state is None else state.to(dtype)
+    with torch.autocast(u.device.type, enabled=False):
+        form = _chosen(form, u, Ad, Bd, readout)
+        chunk = chunk_size or min(16, u.shape[1])
+        y, end = _evaluate(form, u, Ad, Bd, readout, skip, state, lens, dtype, chunk, product_dtype)
+    return y.to(u.dtype), end
+
+
+def _evaluate(
+    form: str,
+    u: Tensor,
+    Ad: Tensor,
+    Bd: Tensor,
+    readout: Tensor | None,
+    skip: Tensor | None,
+    state: Tensor | None,
+    lens: Tensor | None,
+    dtype: torch.dtype,
+    chunk: int,
+    product_dtype: torch.dtype | None,
+) -> tuple[Tensor, Tensor]:
+    """Run one form; the arguments are checked and of the dtype that the state has."""
+    begin = _begin(u, Bd, state, dtype)
     if form == "compiled" and readout is not None:
-        y, end = compiled_memory(u.to(dtype), Ad, Bd, readout, skip, begin, lens)
-        return y.to(u.dtype), end
+        return compiled_memory(u.to(dtype), Ad, Bd, readout, skip, begin, lens)
+    if form == "triton" and readout is not None:
+        return triton_memory(u, Ad, Bd, readout, skip, begin, lens)
     padding = _padding(u, lens)
     x = u.to(dtype) if padding is None else u.to(dtype).masked_fill(padding, 0.0)
     if form == "fft":
@@ -102,11 +130,11 @@ def legendre_memory(
     elif form == "sequential":
         y, end = sequential_memory(x, Ad, Bd, readout, skip, begin, lens)
     else:
-        ops = chunk_operators(Ad, Bd, chunk_size or min(16, u.shape[1]), dtype)
+        ops = chunk_operators(Ad, Bd, chunk, dtype)
         y, end = chunked_memory(x, ops, readout, skip, begin, lens, product_dtype)
     if padding is not None:
         y = y.masked_fill(padding if y.dim() == 3 else padding.unsqueeze(-1), 0.0)
-    return y.to(u.dtype), end
+    return y, end
 
 
 def legendre_projection(
@@ -155,9 +183,20 @@ def legendre_projection(
         product_dtype = u.dtype
     side = None if x is None or x_weight is None else (x.to(dtype), x_weight.to(dtype))
     bias = None if bias is None else bias.to(dtype)
-    y, end = chunked_projection(
-        signal, Ad, Bd, weight.to(dtype), bias, side, begin, lens, chunk_size, product_dtype, relu
-    )
+    with torch.autocast(u.device.type, enabled=False):
+        y, end = chunked_projection(
+            signal,
+            Ad,
+            Bd,
+            weight.to(dtype),
+            bias,
+            side,
+            begin,
+            lens,
+            chunk_size,
+            product_dtype,
+            relu,
+        )
     return y.to(u.dtype), end
 
 
@@ -314,12 +353,31 @@ def _chosen(form: str, u: Tensor, Ad: Tensor, Bd: Tensor, readout: Tensor | None
     """
     if form not in FORMS:
         raise LmuError(f"unknown form {form!r}: choose one of {', '.join(FORMS)}")
+    if form in ("sequential", "fft", "chunked"):
+        return form
     trained = torch.is_grad_enabled() and (Ad.requires_grad or Bd.requires_grad)
-    if form in ("compiled", "auto"):
-        fits = u.device.type == "cpu" and readout is not None and not trained
-        fits = fits and Bd.shape[-1] <= COMPILED_ORDERS
-        return "compiled" if fits and kernel_available() else "chunked"
-    return form
+    fused = readout is not None and not trained and Bd.shape[-1] <= KERNEL_ORDERS
+    on_cpu = u.device.type == "cpu"
+    if fused and on_cpu and form != "triton" and kernel_available():
+        return "compiled"
+    wanted = form == "triton" or (form == "auto" and not on_cpu)
+    if fused and wanted and u.dtype != torch.float64 and triton_available(u.device):
+        return "triton"
+    if form != "auto":
+        _say_once(form, readout is not None, trained, str(u.device))
+    return "chunked"
+
+
+@functools.cache
+def _say_once(form: str, readout: bool, trained: bool, device: str) -> None:
+    """Log why a form that was named does not run."""
+    if not readout:
+        reason = "it computes read-outs, not the memory itself"
+    elif trained:
+        reason = "it has no gradient for a trained theta"
+    else:
+        reason = f"it is not there for {device} or takes orders to {KERNEL_ORDERS} only"
+    _log.info("memory form %s: %s; the chunked form runs instead", form, reason)
 
 
 def _begin(u: Tensor, Bd: Tensor, state: Tensor | None, dtype: torch.dtype) -> Tensor:

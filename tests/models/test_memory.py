@@ -145,6 +145,14 @@ def test_bfloat16_operands_keep_a_float32_state(case: Case, form: str) -> None:
     assert (state - end).abs().max() < 5e-6
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_autocast_leaves_the_memory_in_float32(form: str) -> None:
+    case = make(16, [300.0], 200)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = case.run(form)
+    assert torch.equal(inside[0], case.run(form)[0]) and torch.equal(inside[1], case.run(form)[1])
+
+
 @pytest.mark.parametrize("form", ["chunked", "projection"])
 def test_bfloat16_products_keep_a_float32_state(form: str) -> None:
     """What a GPU multiplies in bfloat16, tried here: only products round, the state does not."""

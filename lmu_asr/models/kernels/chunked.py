@@ -36,7 +36,7 @@ def chunked_memory(
     N, T, C = u.shape
     L, Q = ops.length, ops.order
     inputs = channel_chunks(u, L)
-    output = memory_output(ops) if readout is None else _readout_output(ops, readout, skip)
+    output = memory_output(ops) if readout is None else readout_output(ops, readout, skip)
     y, x, last = ChunkMap.apply(
         inputs, state.transpose(0, 1), ops.carry, ops.inject, output, product_dtype
     )
@@ -155,7 +155,7 @@ def memory_output(ops: ChunkOperators, stride: int = 1) -> Tensor:
     return torch.cat([inner, outer], dim=1).flatten(2)
 
 
-def _readout_output(ops: ChunkOperators, readout: Tensor, skip: Tensor | None) -> Tensor:
+def readout_output(ops: ChunkOperators, readout: Tensor, skip: Tensor | None) -> Tensor:
     """The map from X to the read-out of every frame of the chunk, (C, W, L)."""
     C, Q = readout.shape
     G, L = ops.impulse.shape[:2]
