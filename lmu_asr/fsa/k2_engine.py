@@ -29,6 +29,7 @@ from lmu_asr.fsa.engine import (
 from lmu_asr.fsa.graphs import Graph
 from lmu_asr.fsa.hypothesis import hypothesis_from_path
 from lmu_asr.fsa.lattice import Lattice, make_lattice
+from lmu_asr.fsa.memory import is_memory_error, memory_limit, with_smaller_beams
 from lmu_asr.fsa.training_graphs import pronunciation_graph
 from lmu_asr.lang.lang import Lang
 
@@ -136,10 +137,9 @@ class K2Engine:
         for attempt in (options, options.wider()):
             todo = [i for i, item in enumerate(found) if item is None and len(inputs[i])]
             if todo:
-                lattices = _intersect(fsa, [inputs[i] for i in todo], log_probs.device, attempt)
-                if best:
-                    lattices = k2.shortest_path(lattices, use_double_scores=True)
-                for index, lattice in zip(todo, _split(lattices, options), strict=True):
+                scores = [inputs[i] for i in todo]
+                lattices = _lattices(fsa, scores, log_probs.device, attempt, options, best)
+                for index, lattice in zip(todo, lattices, strict=True):
                     found[index] = lattice
         return found
 
@@ -221,6 +221,37 @@ def _dense(log_probs: Tensor, lens: Tensor, chosen: Tensor) -> Any:
     durations = lens.cpu()[chosen]
     segments = torch.stack([chosen, torch.zeros_like(chosen), durations], dim=1)
     return k2.DenseFsaVec(log_probs.float(), segments.to(torch.int32))
+
+
+def _lattices(
+    fsa: Any,
+    inputs: list[np.ndarray],
+    device: torch.device,
+    attempt: SearchOptions,
+    options: SearchOptions,
+    best: bool,
+) -> list[Lattice | None]:
+    """Search; where memory runs out, in halves, and a single utterance with smaller beams."""
+
+    def search(used: SearchOptions) -> list[Lattice | None]:
+        lattices = _intersect(fsa, inputs, device, used)
+        if best:
+            lattices = k2.shortest_path(lattices, use_double_scores=True)
+        return _split(lattices, options)
+
+    limit = 0 if device.type == "cuda" else None  # a GPU's address space is not memory
+    if len(inputs) == 1:
+        return with_smaller_beams(search, attempt, limit)
+    try:
+        with memory_limit(limit):
+            return search(attempt)
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory_error(error):
+            raise
+    logging.warning("search of %d utterances ran out of memory: in halves", len(inputs))
+    half = len(inputs) // 2
+    parts = (inputs[:half], inputs[half:])
+    return [one for p in parts for one in _lattices(fsa, p, device, attempt, options, best)]
 
 
 def _intersect(

@@ -58,7 +58,7 @@ def with_smaller_beams(
     Args:
         search: the search, given the options to use.
         options: the options of the first attempt.
-        extra: bytes that the process may grow by; see :func:`memory_limit`.
+        extra: bytes that the process may grow by, 0 for no limit; see :func:`memory_limit`.
 
     Raises:
         GraphError: memory runs out with the smallest beams too.
@@ -69,7 +69,7 @@ def with_smaller_beams(
             with memory_limit(extra):
                 return search(attempt)
         except (MemoryError, RuntimeError) as error:
-            if not _is_memory(error):
+            if not is_memory_error(error):
                 raise
         attempt = attempt.narrower()
         logging.warning(
@@ -85,7 +85,8 @@ def with_smaller_beams(
     )
 
 
-def _is_memory(error: Exception) -> bool:
+def is_memory_error(error: Exception) -> bool:
+    """Whether ``error`` says that memory ran out, on the CPU or on a GPU."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in text or "alloc" in text
 

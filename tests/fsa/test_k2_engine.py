@@ -229,6 +229,34 @@ def test_empty_lattice_falls_back_to_greedy(k2_engine: Engine) -> None:
         assert [hyp.fallback for hyp in hyps] == [True, False]
 
 
+def test_search_goes_on_in_halves_and_with_smaller_beams(
+    k2_engine: Engine,
+    lang: Lang,
+    graphs: dict[str, Graph],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from lmu_asr.fsa import k2_engine as module
+
+    real, tried = module._intersect, []
+
+    def small_machine(fsa: object, inputs: list, device: object, options: SearchOptions) -> object:
+        tried.append((len(inputs), options.search_beam))
+        if len(inputs) > 1 or options.search_beam > 10.0:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+        return real(fsa, inputs, device, options)
+
+    log_probs, lens = peaked(lang, 3, 40, 3), torch.tensor([40, 30, 40])
+    expected = k2_engine.decode(log_probs, lens, graphs["HLG"], SearchOptions())
+    monkeypatch.setattr(module, "_intersect", small_machine)
+    found = k2_engine.decode(log_probs, lens, graphs["HLG"], SearchOptions())
+    assert [hyp.words for hyp in found] == [hyp.words for hyp in expected]
+    beams = [16.0, 9.6]
+    one = [(1, beam) for beam in beams]
+    assert tried == [(3, 16.0), *one, (2, 16.0), *one, *one]
+    assert caplog.text.count("in halves") == 2
+
+
 def test_nan_is_refused(k2_engine: Engine, lang: Lang, graphs: dict[str, Graph]) -> None:
     log_probs = peaked(lang, 1, 20, 0)
     log_probs[0, 3, 3] = float("nan")
