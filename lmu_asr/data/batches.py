@@ -8,11 +8,12 @@ the seed and the epoch alone; resuming skips records, not features.
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import logging
 import random
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def read_utterances(path: Path) -> list[Utterance]:
     utterances: list[Utterance] = []
     try:
         with gzip.open(path, "rt", encoding="utf-8") as stream:
-            utterances.extend(_utterance(json.loads(line), folder) for line in stream)
+            utterances.extend(utterance_of(json.loads(line), folder) for line in stream)
     except (OSError, EOFError, zlib.error, ValueError, KeyError) as error:
         raise DataError(
             f"{path}:{len(utterances) + 1}: not a whole cuts manifest with features ({error!r}); "
@@ -77,7 +78,8 @@ def read_utterances(path: Path) -> list[Utterance]:
     return utterances
 
 
-def _utterance(cut: dict[str, Any], folder: Path) -> Utterance:
+def utterance_of(cut: dict[str, Any], folder: Path) -> Utterance:
+    """Return the record of a stored cut; ``folder`` is where relative paths start."""
     features = cut["features"]
     storage = features["storage_type"], str(folder / features["storage_path"])
     text = " ".join(s.get("text") or "" for s in cut["supervisions"])
@@ -93,13 +95,19 @@ def filter_utterances(utterances: list[Utterance], keep: Keep | None, name: str)
     """
     reasons = {u.id: keep(u) for u in utterances} if keep else {}
     kept = [u for u in utterances if reasons.get(u.id) is None]
-    dropped = [f"{i} ({reason})" for i, reason in reasons.items() if reason is not None]
-    if dropped:
-        shown = "; ".join(dropped[:SHOWN]) + ("; ..." if len(dropped) > SHOWN else "")
-        logging.warning("%s: %d of %d left out: %s", name, len(dropped), len(utterances), shown)
+    describe_dropped({i: r for i, r in reasons.items() if r is not None}, len(utterances), name)
     if not kept:
         raise DataError(f"{name}: no utterance left to train on")
     return kept
+
+
+def describe_dropped(reasons: Mapping[str, str], total: int, name: str) -> None:
+    """Log how many utterances are left out, and the first of them with their reasons."""
+    if reasons:
+        first = [f"{i} ({reason})" for i, reason in list(reasons.items())[:SHOWN]]
+        more = "; ..." if len(reasons) > SHOWN else ""
+        shown = "; ".join(first) + more
+        logging.warning("%s: %d of %d left out: %s", name, len(reasons), total, shown)
 
 
 class _SamplerBase(Sampler[Any]):
@@ -175,12 +183,15 @@ class BatchSampler:
     def __iter__(self) -> Iterator[list[Utterance]]:
         """Yield this process's share of each global batch, from the next one to the epoch's end."""
         start = self.batch
-        for index, batch in enumerate(self._global_batches()):
-            if index >= start:
-                self.batch = index + 1
-                yield batch[self.rank :: self.world_size]
+        for index, batch in enumerate(self._global_batches(start), start):
+            self.batch = index + 1
+            yield batch[self.rank :: self.world_size]
 
-    def _global_batches(self) -> Iterator[list[Utterance]]:
+    def _global_batches(self, start: int = 0) -> Iterator[list[Utterance]]:
+        """Yield the global batches from number ``start`` on, longest utterance first."""
+        return itertools.islice(self._joined(), start, None)
+
+    def _joined(self) -> Iterator[list[Utterance]]:
         order = list(self.utterances)
         random.Random(f"{self.seed} {self.epoch}").shuffle(order)
         pending: list[Utterance] = []

@@ -30,6 +30,7 @@ from lmu_asr.data.batches import (
     manifest_fingerprint,
     read_utterances,
 )
+from lmu_asr.data.index import IndexedSampler, open_index
 from lmu_asr.data.noise import NoiseMixer
 from lmu_asr.errors import DataError
 
@@ -210,20 +211,21 @@ def build_train_loader(
     Raises:
         DataError: the manifest is missing or broken, or no utterance is left.
     """
-    path = Path(cuts_path)
     workers = config.train.num_workers
     workers = default_num_workers() if workers < 0 else workers
-    stamp = path.stat().st_mtime_ns if path.is_file() else 0
-    utterances, fingerprint, dataset = _training_set(path, stamp, keep, workers == 0, world_size)
-    sampler = BatchSampler(
-        utterances,
-        config.train.max_duration,
-        config.train.num_buckets,
-        config.seed,
-        fingerprint,
-        rank,
-        world_size,
-    )
+    options = config.train.max_duration, config.train.num_buckets, config.seed
+    sampler: BatchSampler
+    index = open_index(Path(cuts_path))
+    if index is not None:
+        sampler = IndexedSampler(index, keep, *options, rank, world_size)
+        dataset = FeatureSet()
+    else:
+        path = Path(cuts_path)
+        stamp = path.stat().st_mtime_ns if path.is_file() else 0
+        utterances, fingerprint, dataset = _training_set(
+            path, stamp, keep, workers == 0, world_size
+        )
+        sampler = BatchSampler(utterances, *options, fingerprint, rank, world_size)
     sampler.set_epoch(epoch, start_batch)
     mixer = None
     if config.augment.noise_dir:

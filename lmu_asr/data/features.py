@@ -16,6 +16,7 @@ from lhotse.utils import fastcopy
 
 from lmu_asr.config import FeaturesConfig
 from lmu_asr.data.fbank import get_extractor
+from lmu_asr.data.index import open_index
 from lmu_asr.data.manifests import Manifests
 from lmu_asr.data.shards import Shard, extract_shards
 from lmu_asr.data.validate import ValidationReport
@@ -90,6 +91,7 @@ def prepare_features(
     report.refuse_too_many()
     path = out_dir / f"{split}_cuts.jsonl.gz"
     write_jsonl(path, (cut for shard in shards for cut in shard.cuts()))
+    open_index(path)
     write_json(out_dir / f"{split}_report.json", report.to_json())
     if training:
         write_json(out_dir / "cmvn.json", statistics(shards))

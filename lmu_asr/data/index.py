@@ -1,0 +1,207 @@
+"""Random access to a manifest of millions of cuts, and its batches, in bounded memory.
+
+The index is one file beside the manifest: a JSON header, the durations, frames and offsets of all
+utterances as arrays, then their records. It is mapped, not read, so that processes share it. The
+plan of an epoch is made from the durations alone, and resuming in its middle costs nothing.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import mmap
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmu_asr.data.batches import BatchSampler, Keep, Utterance, describe_dropped, utterance_of
+from lmu_asr.errors import DataError
+from lmu_asr.files import atomic_path, sha256_file
+
+LEAST_BYTES = 4 << 20  # a manifest of some 30,000 cuts; smaller ones are simply read
+MAGIC = b"LMUINDEX1\n"
+COLUMNS = (("durations", "<f8"), ("frames", "<i4"), ("offsets", "<u8"))
+
+
+class Index:
+    """Utterances of a manifest by number.
+
+    Args:
+        path: an index that :func:`build_index` wrote.
+
+    Raises:
+        DataError: not an index, or not whole.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._folder = path.resolve().parent
+        with open(path, "rb") as stream:
+            self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        end = self._map.find(b"\n", len(MAGIC))
+        if self._map[: len(MAGIC)] != MAGIC or end < 0:
+            raise DataError(f"{path}: not an index; delete it and run again")
+        self.header: dict[str, Any] = json.loads(self._map[len(MAGIC) : end])
+        place = end + 1
+        arrays = {}
+        for name, kind in COLUMNS:
+            count = self.header["count"] + (name == "offsets")
+            arrays[name] = np.frombuffer(self._map, kind, count, place)
+            place += arrays[name].nbytes
+        self.durations: NDArray[np.float64] = arrays["durations"]
+        self._offsets, self._records = arrays["offsets"], place
+        if place + int(self._offsets[-1]) != len(self._map):
+            raise DataError(f"{path}: cut short; delete it and run again")
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the manifest."""
+        return str(self.header["sha256"])
+
+    def __len__(self) -> int:
+        return int(self.header["count"])
+
+    def __getitem__(self, number: int) -> Utterance:
+        start, end = (self._records + int(o) for o in self._offsets[number : number + 2])
+        return utterance_of(json.loads(self._map[start:end]), self._folder)
+
+
+def open_index(manifest: Path) -> Index | None:
+    """Return the index of a large manifest, built when there is none; None for a small manifest."""
+    if not manifest.is_file() or manifest.stat().st_size < LEAST_BYTES:
+        return None
+    path = index_path(manifest)
+    state = [manifest.stat().st_size, manifest.stat().st_mtime_ns]
+    if path.is_file():
+        index = Index(path)
+        if index.header["manifest"] == state:
+            return index
+    with gzip.open(manifest, "rt", encoding="utf-8") as stream:
+        build_index(map(json.loads, stream), path, manifest)
+    return Index(path)
+
+
+def index_path(manifest: Path) -> Path:
+    """Return where the index of a manifest lies."""
+    return manifest.with_name(f"{manifest.name.removesuffix('.jsonl.gz')}.index")
+
+
+def build_index(cuts: Iterable[dict[str, Any]], path: Path, manifest: Path) -> None:
+    """Write the index of ``manifest``, whose cuts are given, atomically."""
+    stat = manifest.stat()
+    header: dict[str, Any] = {
+        "manifest": [stat.st_size, stat.st_mtime_ns],
+        "sha256": sha256_file(manifest),
+    }
+    with tempfile.TemporaryFile(dir=path.parent) as records:
+        columns = _write_records(cuts, records)
+        header["count"] = len(columns["durations"])
+        with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+            stream.write(MAGIC + json.dumps(header).encode() + b"\n")
+            for name, kind in COLUMNS:
+                stream.write(np.asarray(columns[name], dtype=kind).tobytes())
+            records.seek(0)
+            while block := records.read(1 << 20):
+                stream.write(block)
+
+
+def _write_records(cuts: Iterable[dict[str, Any]], records: Any) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {"durations": [], "frames": [], "offsets": [0]}
+    for cut in cuts:
+        features = cut["features"]
+        slim = {
+            "id": cut["id"],
+            "duration": cut["duration"],
+            "supervisions": [{"text": s.get("text")} for s in cut["supervisions"]],
+            "features": {
+                key: features[key]
+                for key in ("num_frames", "storage_type", "storage_path", "storage_key")
+            },
+        }
+        size = records.write(json.dumps(slim, ensure_ascii=False).encode())
+        columns["durations"].append(cut["duration"])
+        columns["frames"].append(features["num_frames"])
+        columns["offsets"].append(columns["offsets"][-1] + size)
+    return columns
+
+
+def plan_batches(
+    durations: NDArray[np.float64],
+    max_duration: float,
+    num_buckets: int,
+    rng: np.random.Generator,
+) -> list[NDArray[np.int64]]:
+    """Divide all utterances into batches of similar duration, in random order.
+
+    Args:
+        durations: (num_utterances,) seconds.
+        max_duration: padded seconds of a batch; passed only by an utterance that is longer alone.
+        num_buckets: buckets of equal audio.
+        rng: decides the members and the order.
+
+    Returns:
+        Batches of utterance numbers; each utterance is in one.
+    """
+    ranked = np.sort(durations)
+    shares = np.cumsum(ranked)
+    edges = ranked[np.searchsorted(shares, shares[-1] * np.arange(1, num_buckets) / num_buckets)]
+    order = rng.permutation(len(durations))
+    bucket = np.searchsorted(edges, durations[order], side="right")
+    batches: list[NDArray[np.int64]] = []
+    for number in range(num_buckets):
+        members = order[bucket == number]
+        if len(members):
+            size = max(1, int(max_duration / durations[members].max()))
+            batches += np.split(members, range(size, len(members), size))
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+class IndexedSampler(BatchSampler):
+    """Global batches over an index: planned at once, resumed at no cost.
+
+    What ``keep`` leaves out is found when its batch comes, and leaves that batch smaller.
+
+    Args:
+        index: utterances.
+        keep: returns why an utterance is left out, or None.
+        max_duration, num_buckets, seed, rank, world_size: as in :class:`BatchSampler`.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        keep: Keep | None,
+        max_duration: float,
+        num_buckets: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__((), max_duration, num_buckets, seed, index.fingerprint, rank, world_size)
+        self.num_buckets = num_buckets
+        self._index, self._keep = index, keep
+        self._plans: dict[int, list[NDArray[np.int64]]] = {}
+
+    def _plan(self) -> list[NDArray[np.int64]]:
+        if self.epoch not in self._plans:
+            rng = np.random.default_rng([self.seed, self.epoch])
+            plan = plan_batches(self._index.durations, self.max_duration, self.num_buckets, rng)
+            self._plans = {self.epoch: plan}
+        return self._plans[self.epoch]
+
+    def __len__(self) -> int:
+        """Global batches of the whole epoch."""
+        return len(self._plan())
+
+    def _global_batches(self, start: int = 0) -> Iterator[list[Utterance]]:
+        for numbers in self._plan()[start:]:
+            batch = [self._index[int(number)] for number in numbers]
+            if self._keep is not None:
+                reasons = {u.id: reason for u in batch if (reason := self._keep(u)) is not None}
+                describe_dropped(reasons, len(batch), f"a batch of {self._index.path.name}")
+                batch = [u for u in batch if u.id not in reasons]
+            yield sorted(batch, key=lambda u: (-u.duration, u.id))
