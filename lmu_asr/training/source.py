@@ -102,6 +102,11 @@ class LoaderSource:
         """Number of global batches of the epoch."""
         return len(self._loader(epoch, 0))
 
+    def lengths(self) -> list[tuple[int, int]]:
+        """Frames of features and number of tokens of every training utterance."""
+        utterances = self._loader(0, 0).batches.utterances
+        return [(u.num_frames, len(self.lang.encode(u.text))) for u in utterances]
+
     def train_batches(self, epoch: int, start_batch: int) -> Iterator[TrainBatch]:
         """Yield this process's share of each global batch of the epoch from ``start_batch`` on."""
         for batch in self._loader(epoch, start_batch):
@@ -131,7 +136,12 @@ class LoaderSource:
             views = [view.pin_memory() for view in views]
         targets = [self.lang.encode(text) for text in batch.texts]
         return TrainBatch(
-            tuple(views), batch.feature_lens, targets, list(batch.ids), sum(batch.durations)
+            tuple(views),
+            batch.feature_lens,
+            targets,
+            list(batch.ids),
+            sum(batch.durations),
+            list(batch.texts),
         )
 
 

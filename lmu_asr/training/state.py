@@ -20,9 +20,11 @@ from lmu_asr.errors import CheckpointError
 NEUTRAL_KEYS = frozenset(
     "train." + name
     for name in (
+        "autoconf",
         "average",
         "checkpoint_every",
         "checkpoint_minutes",
+        "frame_limit",
         "keep_last",
         "log_every",
         "num_workers",

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 import torch
@@ -43,6 +43,7 @@ class TrainBatch:
     targets: list[list[int]]
     ids: list[str]
     seconds: float
+    texts: list[str] = field(default_factory=list)  # for losses over pronunciations
 
     @property
     def padded_frames(self) -> int:
@@ -63,7 +64,21 @@ class TrainBatch:
                 self.targets[part],
                 self.ids[part],
                 self.seconds / count,
+                self.texts[part],
             )
+
+
+class TrainSource(Protocol):
+    """The data of a run, as one process sees it."""
+
+    def count_batches(self, epoch: int) -> int:
+        """Number of global batches of the epoch."""
+
+    def train_batches(self, epoch: int, start_batch: int) -> Iterable[TrainBatch]:
+        """This process's share of each global batch of the epoch from ``start_batch`` on."""
+
+    def dev_batches(self) -> Iterable[Batch]:
+        """Batches of the development split, the same in every process."""
 
 
 @dataclass
@@ -138,6 +153,18 @@ class GradientStep:
         self.world.all_reduce(self.flat.buffer)
         return StepSums(*self.flat.extra.tolist())
 
+    def probe(self, batch: TrainBatch) -> None:
+        """Compute a batch whole, for its memory alone; no gradient stays.
+
+        Raises:
+            MemoryError: it does not fit.
+        """
+        problem = self._try([batch], None, 1.0)
+        self._free()
+        self.flat.zero()
+        if problem is not None:
+            raise MemoryError(problem)
+
     def bad_utterances(self) -> list[tuple[str, float]]:
         """Ids and losses of this process's utterances with an infinite or undefined loss."""
         rows = ((i, v) for ids, losses in self.losses for i, v in zip(ids, losses.tolist()))  # noqa: B905
@@ -208,7 +235,7 @@ class GradientStep:
         features = views.to(device, non_blocking=True)  # (N, T, F)
         with torch.autocast(device.type, self.precision, enabled=self.precision is not None):
             log_probs, out_lens = self.model(features, lens.to(device, non_blocking=True))
-        losses = self.loss(log_probs, out_lens, part.targets)  # (N,)
+        losses = self.loss(log_probs, out_lens, part.targets, part.texts)  # (N,)
         (losses.sum() * scale).backward()
         losses = losses.detach()
         self.losses.append((part.ids, losses))

@@ -13,10 +13,10 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,19 +25,21 @@ from lmu_asr.config import Config
 from lmu_asr.errors import TrainingError
 from lmu_asr.files import fingerprint
 from lmu_asr.lang.lang import Lang
+from lmu_asr.training.autoconf import Sizing
 from lmu_asr.training.checkpoint import Checkpoint, CheckpointStore
 from lmu_asr.training.distributed import World, joined_world, log_main
 from lmu_asr.training.evaluate import DevResult, Tokens, evaluate
 from lmu_asr.training.finish import average_epochs, keep_epoch, write_summary
 from lmu_asr.training.interrupt import RunStoppedError, StopAskedError, StopRequest, resume_command
 from lmu_asr.training.lock import sole_run
-from lmu_asr.training.loss import TrainingLoss, get_ctc_loss
+from lmu_asr.training.loss import make_training_loss
 from lmu_asr.training.metrics import MetricsLog
 from lmu_asr.training.monitor import (
     LOW_MEMORY,
     Display,
     Stopwatch,
-    host_memory_left,
+    dev_line,
+    host_memory,
     window_metrics,
 )
 from lmu_asr.training.optim import (
@@ -61,22 +63,9 @@ from lmu_asr.training.state import (
     seed_everything,
     shaping_options,
 )
-from lmu_asr.training.step import Batch, GradientStep, StepSums, TrainBatch
+from lmu_asr.training.step import GradientStep, StepSums, TrainBatch, TrainSource
 
 MAX_SKIPPED_IN_A_ROW = 50
-
-
-class TrainSource(Protocol):
-    """The data of a run, as one process sees it."""
-
-    def count_batches(self, epoch: int) -> int:
-        """Number of global batches of the epoch."""
-
-    def train_batches(self, epoch: int, start_batch: int) -> Iterable[TrainBatch]:
-        """This process's share of each global batch of the epoch from ``start_batch`` on."""
-
-    def dev_batches(self) -> Iterable[Batch]:
-        """Batches of the development split, the same in every process."""
 
 
 class Trainer:
@@ -91,6 +80,7 @@ class Trainer:
         identity: what checkpoints of this run must agree with.
         exp_dir: where rank 0 writes.
         world: the processes of the run.
+        sizing: measures, before the first step, how many padded frames fit at once.
     """
 
     def __init__(
@@ -102,13 +92,15 @@ class Trainer:
         identity: Identity,
         exp_dir: Path,
         world: World,
+        sizing: Callable[[GradientStep], int | None] | None = None,
     ) -> None:
+        self.sizing = sizing
         self.config, self.source, self.lang = config, source, lang
         self.identity, self.exp_dir, self.world = identity, Path(exp_dir), world
         self.options = config.train
         self.precision = choose_precision(config.train.precision, world)
         self.model = model.to(world.device).train()
-        self.loss = TrainingLoss(get_ctc_loss(config), config.train.cr_ctc)
+        self.loss = make_training_loss(config, lang)
         self.optimizer = build_optimizer(self.model, config.train)
         self.gradients = GradientStep(self.model, self.loss, world, self.precision, self._seed_step)
         fp16 = self.precision is torch.float16
@@ -157,6 +149,8 @@ class Trainer:
         if not self.state.steps_per_epoch:
             count = self.source.count_batches(self.state.epoch)
             self.state.steps_per_epoch = max(1, -(-count // self.options.accumulate))
+        if self.sizing and self.state.step == 0:
+            self.gradients.frame_limit = self.sizing(self.gradients)
         total = self.options.epochs * self.state.steps_per_epoch
         self.total_steps = min(total, self.options.max_steps or total)
         self.display = Display(self.world.is_main, self.state.step, self.total_steps)
@@ -315,15 +309,8 @@ class Trainer:
             state.best_epoch = state.epoch
         state.bad_validations = 0 if best else state.bad_validations + 1
         self.metrics.add("dev", state.step, state.epoch + 1, loss=result.loss, wer=result.wer)
-        log_main(
-            self.world,
-            "epoch %d: dev loss %.4f, greedy %s error rate %.2f %%%s",
-            state.epoch + 1,
-            result.loss,
-            "phone" if self.lang.unit == "phone" else "word",
-            100 * result.wer,
-            " (best)" if best else "",
-        )
+        line = dev_line(state.epoch + 1, self.lang.unit, result.loss, result.wer, best)
+        log_main(self.world, "%s", line)
         if self.world.is_main and self.options.average > 1:
             weights = self.average.weights if self.average else self.model.state_dict()
             keep_epoch(self.store, weights, state.epochs, self.options.average)
@@ -428,7 +415,8 @@ class Trainer:
         if not self.world.is_main:
             return False
         since = time.monotonic() - self._saved_at
-        if since > 30.0 and host_memory_left() < LOW_MEMORY:
+        whole, left = host_memory()
+        if since > 30.0 and left < LOW_MEMORY * whole:
             logging.warning("host memory is nearly used up: saving now; lower train.num_workers")
             return True
         return since > 60.0 * self.options.checkpoint_minutes
@@ -490,7 +478,8 @@ def run_training(config: Config, exp_dir: Path, data_dir: Path, lang_dir: Path) 
         tokens = fingerprint([lang.unit, lang.tokens])
         identity = Identity(source.manifest_fingerprint(), tokens, shaping_options(config))
         describe(config, model, world)
-        trainer = Trainer(config, model, source, lang, identity, exp_dir, world)
+        sizing = Sizing(config, source, exp_dir, world)
+        trainer = Trainer(config, model, source, lang, identity, exp_dir, world, sizing)
         try:
             trainer.run()
         except RunStoppedError as stopped:

@@ -27,7 +27,7 @@ from lmu_asr.training.step import TrainBatch
 from lmu_asr.training.trainer import Trainer
 from tests.training.outcome import differences, outcome
 from tests.training.test_step import SmallMemory
-from tests.training.toy import ToyLang, ToyModel, ToySource, make_trainer, toy_config
+from tests.training.toy import F, ToyLang, ToyModel, ToySource, V, make_trainer, toy_config
 
 WORLD = current_world(prefer_gpu=False)
 
@@ -91,7 +91,7 @@ def test_a_run_leaves_what_it_should(tmp_path: Path) -> None:
     assert [row["step"] for row in rows_of(tmp_path, "train")] == list(range(1, 21))
     assert [row["step"] for row in rows_of(tmp_path, "dev")] == [5, 10, 15, 20]
     summary = read_json(tmp_path / "training.json")
-    assert summary["parameters"] == 7 * 12 + 24 + 13 * 5
+    assert summary["parameters"] == (F + 1) * 12 + 24 + 13 * V
     assert (summary["steps"], summary["epochs"], summary["finished"]) == (20, 4, True)
     audio = sum(b.seconds for e in range(4) for b in ToySource(WORLD).train_batches(e, 0))
     assert summary["audio_hours"] == pytest.approx(audio / 3600, abs=1e-5)

@@ -33,7 +33,7 @@ from lmu_asr.training.state import Identity, derive_seed, seed_everything, shapi
 from lmu_asr.training.step import TrainBatch
 from lmu_asr.training.trainer import Trainer
 
-F, V = 6, 5
+F, V = 8, 5
 OPTIONS = [
     "train.epochs=3",
     "train.lr=0.01",
