@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lmu_asr.models.kernels.chunked import chunked_memory
 from lmu_asr.models.kernels.compiled import available as kernel_available
 from lmu_asr.models.kernels.compiled import compiled_memory
+from lmu_asr.models.kernels.fused import ORDERS as TRITON_ORDERS
 from lmu_asr.models.kernels.fused import available as triton_available
 from lmu_asr.models.kernels.fused import triton_memory
 from lmu_asr.models.kernels.operators import chunk_operators
@@ -361,7 +362,8 @@ def _chosen(form: str, u: Tensor, Ad: Tensor, Bd: Tensor, readout: Tensor | None
     if fused and on_cpu and form != "triton" and kernel_available():
         return "compiled"
     wanted = form == "triton" or (form == "auto" and not on_cpu)
-    if fused and wanted and u.dtype != torch.float64 and triton_available(u.device):
+    wanted = wanted and u.dtype != torch.float64 and Bd.shape[-1] <= TRITON_ORDERS
+    if fused and wanted and triton_available(u.device):
         return "triton"
     if form != "auto":
         _say_once(form, readout is not None, trained, str(u.device))
@@ -376,7 +378,7 @@ def _say_once(form: str, readout: bool, trained: bool, device: str) -> None:
     elif trained:
         reason = "it has no gradient for a trained theta"
     else:
-        reason = f"it is not there for {device} or takes orders to {KERNEL_ORDERS} only"
+        reason = f"it is not there for {device}, or not for this order and type"
     _log.info("memory form %s: %s; the chunked form runs instead", form, reason)
 
 

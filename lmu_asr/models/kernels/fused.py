@@ -24,7 +24,9 @@ from lmu_asr.models.legendre import LmuError
 
 CHUNK = 16
 BLOCK_CHANNELS = 32
-ORDERS = 64
+WARPS = 8
+ORDERS = 32
+"""Beyond this order a block's read-outs no longer fit into registers."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -111,5 +113,5 @@ def _launch(name: str, u: Tensor, change: Tensor, tensors: list[Tensor]) -> None
     tiles = -(-(C // G) // BLOCK_CHANNELS)
     padded = max(16, 1 << (Q - 1).bit_length())
     getattr(module, name)[(N, G * tiles)](
-        *tensors, T, C, C // G, tiles, L=W - Q, Q=Q, QP=padded, BC=BLOCK_CHANNELS
+        *tensors, T, C, C // G, tiles, L=W - Q, Q=Q, QP=padded, BC=BLOCK_CHANNELS, num_warps=WARPS
     )
