@@ -1,7 +1,8 @@
 """Speech synthesis by espeak-ng, the library of the ``espeakng-loader`` wheel driven by ctypes.
 
-The library keeps state between utterances (flutter, noise) that no call of it resets, so an
-utterance depends on what was spoken before. Whoever wants the same samples in any order forks a
+The library keeps state between utterances (flutter) that no call of it resets, so an utterance
+depends on what was spoken before; its noise is drawn from a seed that it takes from the clock, and
+that is set here. Whoever wants the same samples in any order forks a
 process for each utterance after :class:`Espeak` is made (see :mod:`lmu_asr.corpora.render`).
 """
 
@@ -46,6 +47,7 @@ class Espeak:
 
     def __init__(self) -> None:
         self._lib = ctypes.CDLL(espeakng_loader.get_library_path())
+        self._lib.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
         data = espeakng_loader.get_data_path().encode()
         self.sample_rate: int = self._lib.espeak_Initialize(SYNCHRONOUS, 0, data, 0)
         if self.sample_rate <= 0:
@@ -69,6 +71,7 @@ class Espeak:
             raise DataError(f"espeak-ng has no voice '{voice.name}'")
         for parameter, value in ((RATE, voice.rate), (PITCH, voice.pitch), (RANGE, voice.range)):
             self._lib.espeak_SetParameter(parameter, value, 0)
+        self._lib.espeak_ng_SetRandSeed(1)
         self._blocks.clear()
         data = text.encode()
         self._lib.espeak_Synth(data, len(data) + 1, 0, 0, 0, UTF8, None, None)

@@ -7,6 +7,7 @@ each utterance the library's first state, so that its samples depend on its job 
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -15,6 +16,7 @@ import sys
 import wave
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +61,7 @@ class Renderer:
 
         Raises:
             DataError: the utterance could not be made; nothing was left at its path.
+            OSError: the file could not be written, as on a full disk; likewise.
         """
         if self._process.stdin is None or self._process.stdout is None:
             raise DataError("the synthesis process has no pipes")
@@ -70,8 +73,11 @@ class Renderer:
             answer = ""
         if not answer:
             raise DataError(f"{job.path}: the synthesis process ended; run again to resume")
-        if error := json.loads(answer):
-            raise DataError(f"{job.path}: {error}")
+        error = json.loads(answer)
+        if error["errno"]:
+            raise OSError(error["errno"], os.strerror(error["errno"]), job.path)
+        if error["message"]:
+            raise DataError(f"{job.path}: {error['message']}")
 
     def close(self) -> None:
         """End the worker process."""
@@ -124,24 +130,27 @@ def wav_bytes(samples: NDArray[np.int16], sample_rate: int = SAMPLE_RATE) -> byt
     return stream.getvalue()
 
 
-def _render_in_child(espeak: Espeak, job: Job) -> str:
-    """Render in a forked process; return the error's text, empty when the file stands."""
+def _render_in_child(espeak: Espeak, job: Job) -> dict[str, Any]:
+    """Render in a forked process; return its error, empty and 0 when the file stands."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        message, status = "", 0
+        message, number, status = "", 0, 0
         try:
             speech = espeak.speak(job.text, job.voice)
             atomic_write_bytes(job.path, degrade(speech, espeak.sample_rate, job.seed))
-        except (LmuAsrError, OSError) as error:
-            message, status = str(error) or repr(error), 1
-        os.write(writer, message.encode())
+        except LmuAsrError as error:
+            message, status = str(error), 1
+        except OSError as error:
+            message, number, status = str(error), error.errno or errno.EIO, 1
+        os.write(writer, json.dumps({"message": message, "errno": number}).encode())
         os._exit(status)
     os.close(writer)
     with open(reader, encoding="utf-8") as stream:
-        message = stream.read()
+        answer = stream.read()
     _, status = os.waitpid(child, 0)
-    return message or (f"synthesis ended with status {status}" if status else "")
+    failure: dict[str, Any] = {"message": f"synthesis ended with status {status}", "errno": 0}
+    return dict(json.loads(answer)) if answer else failure
 
 
 def main() -> None:

@@ -288,6 +288,8 @@ def _named_os_errors() -> Iterator[None]:
             errno.EACCES: "no permission: choose another --data-dir or --exp-dir",
             errno.EPERM: "no permission: choose another --data-dir or --exp-dir",
             errno.EROFS: "read-only file system: choose another --data-dir or --exp-dir",
+            errno.ENOTDIR: "a file stands where a directory should: choose another --data-dir or --exp-dir",
+            errno.EEXIST: "a file stands where a directory should: choose another --data-dir or --exp-dir",
             errno.EFBIG: "file size limit reached: raise it (ulimit -f), then run again",
         }.get(error.errno or 0)
         if advice is None:
