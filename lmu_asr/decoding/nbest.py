@@ -33,7 +33,11 @@ def least_expected_error(paths: Sequence[Path], scores: np.ndarray) -> int:
     heavy = np.flatnonzero(weights > NEGLIGIBLE)
     expected = np.array(
         [
-            sum(weights[j] * word_distance(one.words, paths[j].words) for j in heavy if j != i)
+            sum(
+                weights[j] * word_distance(one.words, paths[j].words)
+                for j in map(int, heavy)
+                if j != i
+            )
             for i, one in enumerate(paths)
         ]
     )
