@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shlex
 import signal
 import sys
@@ -49,5 +50,5 @@ class StopRequest:
 
 
 def resume_command() -> str:
-    """The command of this process, as a shell would take it."""
-    return shlex.join([sys.executable, *sys.orig_argv[1:]])
+    """The command that started the run: as the driver was called, or this process's own."""
+    return os.environ.get("LMU_ASR_COMMAND") or shlex.join([sys.executable, *sys.orig_argv[1:]])

@@ -80,6 +80,7 @@ def test_a_signal_leaves_with_status_zero_and_says_how_to_go_on(
         return original(self, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(LoaderSource, "_prepare", prepare_and_signal)
+    monkeypatch.delenv("LMU_ASR_COMMAND", raising=False)
     monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "x", "--set", "a b"])
     with caplog.at_level("INFO"), pytest.raises(SystemExit) as left:
         run_training(tiny_config(), tmp_path, *prepared)
