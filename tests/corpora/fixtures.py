@@ -22,6 +22,7 @@ def audio(suffix: str, seconds: float = 0.6, rate: int = 16000, channels: int = 
         "mp3": {"format": "MP3"},
         "opus": {"format": "OGG", "subtype": "OPUS"},
         "sph": {"format": "NIST", "subtype": "PCM_16", "endian": "BIG"},
+        "ulaw": {"format": "NIST", "subtype": "ULAW"},
     }
     stream = io.BytesIO()
     samples = np.asarray(noise(seconds, int(100 * seconds), channels, rate))
@@ -176,4 +177,27 @@ def gigaspeech() -> Files:
         audios.append({"aid": aid, "path": path, "subsets": subsets, "segments": segments})
     index = {"dataset": "GigaSpeech", "version": "v1.0.0", "audios": audios}
     files["GigaSpeech.json"] = json.dumps(index, indent=1).encode()
+    return files
+
+
+def switchboard() -> Files:
+    """Three conversations of two sides, and one of the evaluation."""
+    files: Files = {}
+    for call in (2001, 2005, 2006):
+        files[f"swb1_d1/data/sw0{call}.sph"] = audio("ulaw", 3.0, 8000, 2)
+        for side in "AB":
+            name = f"sw{call}{side}-ms98-a"
+            texts = ["[silence]", "okay [laughter-yes] th[is]- uh-huh", "um {alrighty} [noise]"]
+            lines = [f"{name}-{i:04d} {i:.6f} {i + 0.9:.6f} {t}\n" for i, t in enumerate(texts, 0)]
+            path = f"swb_ms98_transcriptions/20/{call}/{name}-trans.text"
+            files[path] = "".join(lines).encode()
+    segments = [
+        ";; CATEGORY",
+        "en_4156 A en_4156_A 0.10 0.90 <O,en,F,en-F> (%hesitation) i don't know",
+        "en_4156 A en_4156_A 0.90 1.00 <O,en,F,en-F> IGNORE_TIME_SEGMENT_IN_SCORING",
+        "en_4156 B en_4156_B 1.00 1.90 <O,en,F,en-F> (uh-huh) well th- that's it",
+    ]
+    stm = "2000_hub5_eng_eval_tr/reference/hub5e00.english.000405.stm"
+    files[stm] = ("\n".join(segments) + "\n").encode()
+    files["hub5e_00/english/en_4156.sph"] = audio("ulaw", 2.0, 8000, 2)
     return files

@@ -53,6 +53,10 @@ SERVED = {
 OWN_COPY = {
     "commonvoice": (CorpusConfig(name="commonvoice"), fixtures.commonvoice),
     "gigaspeech": (GIGA, fixtures.gigaspeech),
+    "switchboard": (
+        CorpusConfig(name="switchboard", train="train", dev="dev", test=["eval2000"]),
+        fixtures.switchboard,
+    ),
 }
 FIRST = {  # of the training split: utterances, first text
     "yesno": (25, "no no no no yes no no yes"),
@@ -64,6 +68,7 @@ FIRST = {  # of the training split: utterances, first text
     "librispeech": (6, "go do you hear one"),
     "mini_librispeech": (6, "go do you hear one"),
     "commonvoice": (3, "hello she said it's well known"),
+    "switchboard": (11, "alrighty"),
     "gigaspeech": (2, "as they're leaving can kash pull zahra aside"),
 }
 
@@ -180,12 +185,29 @@ def test_librispeech_parts():
         ("gigaspeech", "HELLO <NOISE>", ""),
         ("tedlium3", "i 'm <unk> here {SMACK} [laughter]", "i'm here"),
         ("tedlium3", "the '90s", "the'90s"),
+        # documented by the Mississippi State project and Hub5 scoring
+        ("switchboard", "[silence] i- i think [vocalized-noise]", "i think"),
+        ("switchboard", "th[is]- -[4]0 because_1 {alrighty}", "because alrighty"),
+        ("switchboard", "[laughter-yes] [said/meant] um-hum uh", "yes said umhum"),
+        ("switchboard", "(%hesitation) <b_aside> (uh-huh) at&t", "uhhuh at and t"),
         ("aishell", "ＡＴ Ｔ 公 司 2 0", "a t t 公 司 2 0"),
         ("commonvoice", "\u201cWhy?\u201d, he asked.", "why he asked"),
     ],
 )
 def test_text(name, text, wanted):
     assert get_corpus(name).normalize(text) == wanted
+
+
+def test_switchboard_sides_are_channels(tmp_path):
+    config, make = OWN_COPY["switchboard"]
+    for path, content in make().items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    splits = get_corpus("switchboard").manifests(config, tmp_path)
+    for part in splits.values():
+        for segment in part.supervisions:
+            assert segment.channel == "AB".index(segment.speaker[-1])
+    assert [s.duration for s in splits["eval2000"].supervisions] == [0.8, 0.9]
 
 
 def test_gigaspeech_index_is_read_piece_by_piece(tmp_path, monkeypatch):
