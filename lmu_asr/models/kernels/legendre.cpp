@@ -18,6 +18,8 @@
 #include <xmmintrin.h>
 #endif
 
+#define UNROLL _Pragma("GCC unroll 16")
+
 namespace {
 
 constexpr int LANES = 32;
@@ -27,9 +29,11 @@ constexpr int BLOCK = 4;
 template <typename T> struct Lane;
 template <> struct Lane<float> {
   typedef float Vec __attribute__((vector_size(64)));
+  typedef float Loose __attribute__((vector_size(64), aligned(4), may_alias));
 };
 template <> struct Lane<double> {
   typedef double Vec __attribute__((vector_size(64)));
+  typedef double Loose __attribute__((vector_size(64), aligned(8), may_alias));
 };
 
 // LANES numbers as vectors of 64 bytes.
@@ -38,9 +42,11 @@ template <typename T> struct Row {
   static constexpr int COUNT = LANES * sizeof(T) / 64;
   Vec v[COUNT];
   void zero() {
+    UNROLL
     for (int k = 0; k < COUNT; ++k) v[k] = Vec{};
   }
   void fma(T a, const Row& b) {
+    UNROLL
     for (int k = 0; k < COUNT; ++k) v[k] += a * b.v[k];
   }
 };
@@ -84,7 +90,9 @@ struct Task {
 
 template <typename T> void load(Row<T>& row, const T* from, int64_t count) {
   if (count == LANES) {
-    std::memcpy(&row, from, sizeof(row));
+    const auto* vectors = reinterpret_cast<const typename Lane<T>::Loose*>(from);
+    UNROLL
+    for (int k = 0; k < Row<T>::COUNT; ++k) row.v[k] = vectors[k];
   } else {
     row.zero();
     std::memcpy(&row, from, count * sizeof(T));
@@ -93,7 +101,9 @@ template <typename T> void load(Row<T>& row, const T* from, int64_t count) {
 
 template <typename T> void store(T* to, const Row<T>& row, int64_t count) {
   if (count == LANES) {
-    std::memcpy(to, &row, sizeof(row));
+    auto* vectors = reinterpret_cast<typename Lane<T>::Loose*>(to);
+    UNROLL
+    for (int k = 0; k < Row<T>::COUNT; ++k) vectors[k] = row.v[k];
   } else {
     std::memcpy(to, &row, count * sizeof(T));
   }
@@ -136,12 +146,15 @@ template <typename T, int B>
 void columns(Row<T>* out, const Row<T>* x, int64_t W, const T* matrix, int64_t row_stride,
              int64_t column_stride) {
   Row<T> sum[B];
+  UNROLL
   for (int b = 0; b < B; ++b) sum[b].zero();
   for (int64_t w = 0; w < W; ++w) {
     const Row<T> value = x[w];
     const T* row = matrix + w * row_stride;
+    UNROLL
     for (int b = 0; b < B; ++b) sum[b].fma(row[b * column_stride], value);
   }
+  UNROLL
   for (int b = 0; b < B; ++b) out[b] = sum[b];
 }
 
@@ -159,6 +172,7 @@ void product(Row<T>* out, int64_t count, const Row<T>* x, int64_t W, const T* ma
 // state takes hundreds of small changes.
 template <typename T> void add_exactly(Row<T>* state, Row<T>* low, const Row<T>* change, int64_t Q) {
   for (int64_t q = 0; q < Q; ++q)
+    UNROLL
     for (int k = 0; k < Row<T>::COUNT; ++k) {
       const auto old = state[q].v[k], part = change[q].v[k] + low[q].v[k];
       const auto sum = old + part, taken = sum - old;
@@ -172,12 +186,16 @@ template <typename T, int L> void read_out(Row<T>* y, const Row<T>* x, const Row
   const Row<T>* R = packed + L;
   for (int k = 0; k < Row<T>::COUNT; ++k) {
     typename Row<T>::Vec sum[L] = {};
+    UNROLL
     for (int lag = 0; lag < L; ++lag)
+      UNROLL
       for (int i = lag; i < L; ++i) sum[i] += packed[lag].v[k] * x[i - lag].v[k];
     for (int64_t q = 0; q < Q; ++q) {
       const typename Row<T>::Vec state = x[L + q].v[k];
+      UNROLL
       for (int i = 0; i < L; ++i) sum[i] += R[q * L + i].v[k] * state;
     }
+    UNROLL
     for (int i = 0; i < L; ++i) y[i].v[k] = sum[i];
   }
 }
@@ -200,10 +218,13 @@ template <typename T> T* at(T* rows, const Shape& s, const Task& task, int64_t t
   return rows + (task.n * s.T + t) * s.C + task.first;
 }
 
-template <typename T> void prefetch(const T* rows, const Shape& s, const Task& task, int64_t t, int L) {
+// Fetch the rows [t, t + L) ahead of their use: a tile strides over memory, which no processor
+// foresees.
+template <typename T, int WRITE = 0>
+void prefetch(const T* rows, const Shape& s, const Task& task, int64_t t, int L) {
   for (int i = 0; i < L && t + i < task.length; ++i) {
     const char* line = reinterpret_cast<const char*>(at(rows, s, task, t + i));
-    for (size_t b = 0; b < LANES * sizeof(T); b += 64) __builtin_prefetch(line + b);
+    for (size_t b = 0; b < LANES * sizeof(T); b += 64) __builtin_prefetch(line + b, WRITE);
   }
 }
 
@@ -216,7 +237,8 @@ void forward_range(const T* u, T* y, const Operators<T>& ops, const Shape& s, co
   Row<T>* x = work.inputs(L);
   Row<T> out[L];
   for (; t + L <= end; t += L) {
-    prefetch(u, s, task, t + L, L);
+    prefetch(u, s, task, t + 2 * L, L);
+    prefetch<T, 1>(y, s, task, t + 2 * L, L);
     for (int i = 0; i < L; ++i) load(x[i], at(u, s, task, t + i), task.count);
     read_out<T, L>(out, x, packed, s.Q);
     for (int i = 0; i < L; ++i) store(at(y, s, task, t + i), out[i], task.count);
@@ -252,17 +274,24 @@ void accumulate(Row<T>* grad, const Row<T>* x, const Row<T>* dy, int chunks, int
   Row<T>* R = grad + L;
   for (int k = 0; k < Row<T>::COUNT; ++k) {
     typename Row<T>::Vec sum[L];
+    UNROLL
     for (int lag = 0; lag < L; ++lag) sum[lag] = grad[lag].v[k];
     for (int b = 0; b < chunks; ++b)
+      UNROLL
       for (int i = 0; i < L; ++i)
+        UNROLL
         for (int lag = 0; lag <= i; ++lag) sum[lag] += dy[b * L + i].v[k] * x[b * W + i - lag].v[k];
+    UNROLL
     for (int lag = 0; lag < L; ++lag) grad[lag].v[k] = sum[lag];
     for (int64_t q = 0; q < Q; ++q) {
+      UNROLL
       for (int i = 0; i < L; ++i) sum[i] = R[q * L + i].v[k];
       for (int b = 0; b < chunks; ++b) {
         const typename Row<T>::Vec state = x[b * W + L + q].v[k];
+        UNROLL
         for (int i = 0; i < L; ++i) sum[i] += dy[b * L + i].v[k] * state;
       }
+      UNROLL
       for (int i = 0; i < L; ++i) R[q * L + i].v[k] = sum[i];
     }
   }
@@ -279,7 +308,7 @@ void readout_range(const T* u, const T* dy, const Operators<T>& ops, T* grad, co
     int chunks = 0;
     for (; chunks < BLOCK && t + L <= end; ++chunks, t += L) {
       Row<T>* now = x + chunks * W;
-      prefetch(u, s, task, t + L, L);
+      prefetch(u, s, task, t + 2 * L, L);
       prefetch(dy, s, task, t + L, L);
       for (int i = 0; i < L; ++i) load(now[i], at(u, s, task, t + i), task.count);
       for (int i = 0; i < L; ++i) load(out[chunks * L + i], at(dy, s, task, t + i), task.count);
@@ -302,21 +331,30 @@ void adjoint_range(const T* dy, T* du, const Operators<T>& ops, const Shape& s, 
   Row<T>*state = work.state(), *change = &work.spare[0];
   Row<T> out[L];
   for (t -= L; t >= begin; t -= L) {
-    if (t >= L) prefetch(dy, s, task, t - L, L);
+    if (t >= L) {
+      prefetch(dy, s, task, t - L, L);
+      prefetch<T, 1>(du, s, task, t - L, L);
+    }
     for (int i = 0; i < L; ++i) load(out[i], at(dy, s, task, t + i), task.count);
     product(change, L + Q, state, Q, step, int64_t(1), Q);
     for (int k = 0; k < Row<T>::COUNT; ++k) {
       typename Row<T>::Vec sum[L];
+      UNROLL
       for (int j = 0; j < L; ++j) sum[j] = change[j].v[k];
+      UNROLL
       for (int lag = 0; lag < L; ++lag)
+        UNROLL
         for (int j = 0; j + lag < L; ++j) sum[j] += packed[lag].v[k] * out[j + lag].v[k];
+      UNROLL
       for (int j = 0; j < L; ++j) change[j].v[k] = sum[j];
       for (int64_t q = 0; q < Q; ++q) {
         typename Row<T>::Vec total = change[L + q].v[k];
+        UNROLL
         for (int i = 0; i < L; ++i) total += R[q * L + i].v[k] * out[i].v[k];
         change[L + q].v[k] = total;
       }
     }
+    UNROLL
     for (int j = 0; j < L; ++j) store(at(du, s, task, t + j), change[j], task.count);
     add_exactly(state, &work.low[0], change + L, Q);
   }
