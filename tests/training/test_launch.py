@@ -30,8 +30,10 @@ def start(exp_dir: Path) -> subprocess.Popen[bytes]:
     command += [f"--master_port={free_port()}", "-m", "tests.training.toy", str(exp_dir)]
     options = ["toy.pause=0.5", "train.checkpoint_every=99", "train.epochs=50"]
     process = subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL)
-    for _ in range(4):
-        wait_until_it_trains(exp_dir)
+    deadline = time.monotonic() + 120
+    while not (exp_dir / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    wait_until_it_trains(exp_dir)
     return process
 
 
