@@ -14,6 +14,8 @@ from lmu_asr.stages.common import Context, Stage, current_stamp, main, upstream_
 from lmu_asr.stages.lang import text_path
 
 OPERATIONAL = (
+    "train.autoconf",
+    "train.frame_limit",
     "train.checkpoint_every",
     "train.checkpoint_minutes",
     "train.keep_last",
