@@ -90,7 +90,8 @@ struct Task {
 
 template <typename T> void load(Row<T>& row, const T* from, int64_t count) {
   if (count == LANES) {
-    const auto* vectors = reinterpret_cast<const typename Lane<T>::Loose*>(from);
+    using Loose = typename Lane<T>::Loose;  // `auto` would lose its looser alignment
+    const Loose* vectors = reinterpret_cast<const Loose*>(from);
     UNROLL
     for (int k = 0; k < Row<T>::COUNT; ++k) row.v[k] = vectors[k];
   } else {
@@ -101,7 +102,8 @@ template <typename T> void load(Row<T>& row, const T* from, int64_t count) {
 
 template <typename T> void store(T* to, const Row<T>& row, int64_t count) {
   if (count == LANES) {
-    auto* vectors = reinterpret_cast<typename Lane<T>::Loose*>(to);
+    using Loose = typename Lane<T>::Loose;
+    Loose* vectors = reinterpret_cast<Loose*>(to);
     UNROLL
     for (int k = 0; k < Row<T>::COUNT; ++k) vectors[k] = row.v[k];
   } else {
