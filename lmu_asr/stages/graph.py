@@ -78,7 +78,7 @@ STAGE = Stage(
     outputs=outputs,
     sections=("lm", "graph"),
     ignored=("graph.fsa",),
-    rooms=("lang", "fsa/graphs.py"),
+    rooms=("lang", "fsa/graphs.py", "fsa/arrays.py", "fsa/topology.py"),
     after=("features", "lang"),
     inputs=inputs,
 )
