@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import random
+import subprocess
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -201,3 +205,32 @@ def switchboard() -> Files:
     files[stm] = ("\n".join(segments) + "\n").encode()
     files["hub5e_00/english/en_4156.sph"] = audio("ulaw", 2.0, 8000, 2)
     return files
+
+
+def asterisk(texts: dict[str, str]) -> dict[str, Files]:
+    """Contents of both packages: prompts of noise, a nested one, a sound without words."""
+    sounds = "usr/share/asterisk/sounds/en_US_f_Allison"
+    rng = random.Random(0)
+    prompts = {f"{sounds}/{name}.g722": rng.randbytes(1600) for name in texts}
+    prompts[f"{sounds}/digits/7.g722"] = rng.randbytes(1600)
+    prompts[f"{sounds}/beep.g722"] = rng.randbytes(1600)
+    lines = ["; a comment", "", "beep: [a tone]", "digits/7: seven", "not-there: no audio"]
+    lines += [f"{name}: {text}" for name, text in texts.items()]
+    listing = gzip.compress("\n".join(lines).encode())
+    return {
+        "asterisk-core-sounds-en-g722": prompts,
+        "asterisk-core-sounds-en": {
+            "usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz": listing
+        },
+    }
+
+
+def debian_package(name: str, files: Files, folder: Path) -> None:
+    """Pack files as ``<name>_1_all.deb`` in a directory."""
+    root = folder / name
+    control = f"Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: x\nDescription: x\n"
+    for path, content in {**files, "DEBIAN/control": control.encode()}.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content)
+    package = folder / f"{name}_1_all.deb"
+    subprocess.run(["dpkg-deb", "-b", str(root), str(package)], check=True, capture_output=True)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from lmu_asr.config import CorpusConfig, FeaturesConfig
-from lmu_asr.corpora import corpus_names, fetch, get_corpus, gigaspeech
+from lmu_asr.corpora import asterisk, corpus_names, fetch, get_corpus, gigaspeech
 from lmu_asr.corpora.fetch import Archive
 from lmu_asr.data.features import prepare_features
 from lmu_asr.data.validate import validate_and_repair
 from lmu_asr.errors import DataError
 from tests.corpora import fixtures
 from tests.corpora.server import Server, serving
+from tests.data.speech import tree_bytes
 
 LIBRI = CorpusConfig(
     name="librispeech", train="train-clean-100", dev="dev-clean", test=["test-clean", "test-other"]
@@ -226,3 +228,37 @@ def test_gigaspeech_index_is_read_piece_by_piece(tmp_path, monkeypatch):
     index.write_text(json.dumps({"audio": []}))
     with pytest.raises(DataError, match="no list 'audios'"):
         get_corpus("gigaspeech").manifests(GIGA, tmp_path)
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is not installed")
+def test_asterisk_packages(tmp_path):
+    names = {f"prompt-{i:02d}": f"Press {i % 10}, then # [beep]" for i in range(24)}
+    files = fixtures.asterisk(names)
+    config = CorpusConfig(name="asterisk", download_dir=str(tmp_path / "packages"))
+    for package in asterisk.PACKAGES:
+        fixtures.debian_package(package, files[package], tmp_path / "packages")
+    source = tmp_path / "source"
+    get_corpus("asterisk").download(config, source, 0)
+    before = tree_bytes(source)
+    (source / "wav" / "prompt-03.wav").unlink()
+    get_corpus("asterisk").download(config, source, 0)
+    assert tree_bytes(source) == before
+    splits = get_corpus("asterisk").manifests(config, source)
+    found = {s.id: s.text for part in splits.values() for s in part.supervisions}
+    assert found == {**names, "digits-7": "seven"}
+    assert get_corpus("asterisk").normalize(found["prompt-03"]) == "press three then pound"
+
+
+def test_asterisk_without_apt(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DataError, match=r"no apt-get.*corpus.download_dir"):
+        get_corpus("asterisk").download(CorpusConfig(name="asterisk"), tmp_path, 0)
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is not installed")
+def test_asterisk_package_cut_short_is_fetched_again(tmp_path):
+    package = tmp_path / f"{asterisk.PACKAGES[0]}_1_all.deb"
+    package.write_bytes(b"half")
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        get_corpus("asterisk").download(CorpusConfig(name="asterisk"), tmp_path, 0)
+    assert not package.exists()
