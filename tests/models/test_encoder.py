@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lmu_asr.config import ModelConfig
 from lmu_asr.errors import ModelError
 from lmu_asr.models.encoder import build_encoder
+from lmu_asr.models.kernels.compiled import available
 from lmu_asr.models.layers import Residual, RMSNorm, SwiGLU, reverse_frames
 
 SMALL = ModelConfig(dim=8, num_layers=2, thetas=[3.0, 9.0], memory_order=4, num_heads=2)
@@ -161,3 +162,23 @@ def test_residual_keeps_the_mean_and_drops_whole_utterances() -> None:
     assert abs(float(y.mean()) - 1.0) < 0.06
     assert abs(float((y[~dropped] == 0).float().mean()) - 0.25) < 0.02
     assert torch.equal(residual.eval()(x, branch), x + branch)
+
+
+@pytest.mark.parametrize("form", ["fft", "chunked", "compiled", "auto"])
+@pytest.mark.parametrize("dim", [36, 132, 144])
+def test_every_form_of_the_memory_gives_the_same_encoder(form: str, dim: int) -> None:
+    """Among the widths: groups of 33 and 36 channels, which straddle the compiled form's vectors."""
+    if form == "compiled" and not available():
+        pytest.skip("no C++ compiler here")
+    config = replace(SMALL, dim=dim, thetas=[2.0, 5.0, 9.0, 30.0], num_layers=1, num_heads=1)
+    models = [build_encoder(replace(config, memory_form=f), 5).eval() for f in ("sequential", form)]
+    models[1].load_state_dict(models[0].state_dict())
+    torch.manual_seed(9)
+    x, lens = torch.randn(2, 83, 5), torch.tensor([83, 50])
+    results = []
+    for model in models:
+        y, y_lens = model(x, lens)
+        valid = [row[:n] for row, n in zip(y, y_lens, strict=True)]
+        loss = sum(part.square().sum() for part in valid)
+        results.append((valid, torch.autograd.grad(loss, list(model.parameters()))))  # type: ignore[arg-type]
+    torch.testing.assert_close(results[0], results[1], atol=1e-4, rtol=1e-3)
