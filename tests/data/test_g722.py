@@ -92,7 +92,7 @@ def test_no_streams():
 
 
 def test_equal_to_another_decoder():
-    """The digest is of what FFmpeg 7 makes of the same bytes."""
+    """The digest is of what FFmpeg 9 makes of the same bytes."""
     (samples,) = decode_g722([stream(600, 0)])
     assert samples[500:504].tolist() == [45, -7174, -5746, -6650]
     digest = hashlib.sha256(samples.astype("<i2").tobytes()).hexdigest()
