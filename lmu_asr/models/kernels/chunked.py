@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lmu_asr.models.kernels.operators import ChunkOperators
+from lmu_asr.models.kernels.operators import TINY, ChunkOperators, toeplitz
 
 
 def chunked_memory(
@@ -36,7 +36,7 @@ def chunked_memory(
     N, T, C = u.shape
     L, Q = ops.length, ops.order
     inputs = channel_chunks(u, L)
-    output = memory_output(ops) if readout is None else readout_output(ops, readout, skip)
+    output = ops.memory_output if readout is None else readout_output(ops, readout, skip)
     y, x, last = ChunkMap.apply(
         inputs, state.transpose(0, 1), ops.carry, ops.inject, output, product_dtype
     )
@@ -115,7 +115,7 @@ def _scan(x: Tensor, state: Tensor, carry: Tensor, inject: Tensor) -> Tensor:
     m = state.reshape(G, -1, Q).to(carry.dtype)
     forward = carry.transpose(1, 2).contiguous()
     for k in range(K):
-        slots[k].copy_(m)
+        slots[k].copy_(F.hardshrink(m, TINY))
         m = torch.baddbmm(inflow[k].to(carry.dtype), m, forward)
     return m.to(x.dtype).view(C, N, Q)
 
@@ -131,7 +131,7 @@ def _adjoint_scan(grads: Tensor, last: Tensor, carry: Tensor) -> tuple[Tensor, T
     after = grads.new_empty(G, slots[0].shape[1], K, Q)
     m = last.reshape(G, -1, Q).to(carry.dtype)
     for k in reversed(range(K)):
-        after[:, :, k] = m
+        after[:, :, k] = F.hardshrink(m, TINY)
         m = torch.baddbmm(slots[k].to(carry.dtype), m, carry)
     return after, m.to(grads.dtype).view(C, N, Q)
 
@@ -148,13 +148,6 @@ def product(a: Tensor, b: Tensor, dtype: torch.dtype | None) -> Tensor:
     return out.to(kept)
 
 
-def memory_output(ops: ChunkOperators, stride: int = 1) -> Tensor:
-    """The map from X to the memory at every ``stride``-th frame of the chunk, (G, W, M * Q)."""
-    inner = toeplitz(ops.impulse)[:, :, stride - 1 :: stride]  # (G, j, i, Q)
-    outer = ops.powers.permute(0, 3, 1, 2)  # (G, q, i, p)
-    return torch.cat([inner, outer], dim=1).flatten(2)
-
-
 def readout_output(ops: ChunkOperators, readout: Tensor, skip: Tensor | None) -> Tensor:
     """The map from X to the read-out of every frame of the chunk, (C, W, L)."""
     C, Q = readout.shape
@@ -167,13 +160,6 @@ def readout_output(ops: ChunkOperators, readout: Tensor, skip: Tensor | None) ->
     rows = ops.powers.permute(0, 2, 3, 1).reshape(G, Q, Q * L)  # (G, p, q * L + i)
     outer = (per_group @ rows).view(C, Q, L)
     return torch.cat([inner, outer], dim=1)
-
-
-def toeplitz(response: Tensor) -> Tensor:
-    """Turn responses at lags 0..L-1, (..., L, M), into (..., j, i, M) = response[i - j]."""
-    L = response.shape[-2]
-    rows = [F.pad(response[..., : L - j, :], (0, 0, j, 0)) for j in range(L)]
-    return torch.stack(rows, dim=-3)
 
 
 def channel_chunks(u: Tensor, L: int) -> Tensor:

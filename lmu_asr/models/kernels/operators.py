@@ -12,9 +12,11 @@ import weakref
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-_TINY = 1e-30
+TINY = 1e-30
+"""What is smaller counts as zero: denormal numbers slow a processor many times."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,23 @@ class ChunkOperators:
     def lifted(self) -> Tensor:
         """The powers as [q, i, p], (G, Q, L / stride, Q), for a product with a dense read-out."""
         return self.powers.permute(0, 3, 1, 2).contiguous()
+
+    @functools.cached_property
+    def memory_output(self) -> Tensor:
+        """The map from [inputs | state] to the memory at every ``stride``-th frame.
+
+        (G, L + Q, M * Q) with M = L / stride.
+        """
+        stride = self.length // self.powers.shape[1]
+        inner = toeplitz(self.impulse)[:, :, stride - 1 :: stride]  # (G, j, i, Q)
+        return torch.cat([inner, self.lifted], dim=1).flatten(2)
+
+
+def toeplitz(response: Tensor) -> Tensor:
+    """Turn responses at lags 0..L-1, (..., L, M), into (..., j, i, M) = response[i - j]."""
+    L = response.shape[-2]
+    rows = [F.pad(response[..., : L - j, :], (0, 0, j, 0)) for j in range(L)]
+    return torch.stack(rows, dim=-3)
 
 
 def impulse_response(Ad: Tensor, Bd: Tensor, length: int) -> Tensor:
@@ -113,4 +132,4 @@ def chunk_operators(
 
 
 def _flushed(x: Tensor) -> Tensor:
-    return torch.where(x.abs() < _TINY, torch.zeros_like(x), x)
+    return torch.where(x.abs() < TINY, torch.zeros_like(x), x)

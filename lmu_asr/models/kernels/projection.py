@@ -17,15 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lmu_asr.models.kernels.chunked import (
-    ChunkMap,
-    channel_chunks,
-    memory_output,
-    product,
-    state_at,
-    toeplitz,
-)
-from lmu_asr.models.kernels.operators import ChunkOperators, chunk_operators
+from lmu_asr.models.kernels.chunked import ChunkMap, channel_chunks, product, state_at
+from lmu_asr.models.kernels.operators import ChunkOperators, chunk_operators, toeplitz
 
 LENGTHS = (8, 10, 9, 7, 12, 11, 6)
 SPAN = 8
@@ -135,8 +128,7 @@ def _boundary_states(
     ops = chunk_operators(Ad, Bd, L * span, inputs.dtype, stride=L)
     padded = F.pad(inputs, (0, 0, 0, -K % span)) if K % span else inputs
     spans = padded.reshape(C, N, -1, span * L)
-    output = memory_output(ops, stride=L)
-    y, _, _ = ChunkMap.apply(spans, state, ops.carry, ops.inject, output, product_dtype)
+    y, _, _ = ChunkMap.apply(spans, state, ops.carry, ops.inject, ops.memory_output, product_dtype)
     after = y.view(C, N, -1, ops.order)[:, :, :K]
     return torch.cat([state.unsqueeze(2), after], dim=2)
 
@@ -146,9 +138,45 @@ def _dense_output(ops: ChunkOperators, weight: Tensor, bias: Tensor | None) -> T
     D = weight.shape[0]
     G, L, Q = ops.impulse.shape
     c = weight.shape[1] // (G * Q)
+    constant = weight.new_zeros(D) if bias is None else bias
+    if G * c == 1 and not ops.impulse.requires_grad:
+        return _OneChannelOutput.apply(
+            weight, constant, ops.lifted[0].flatten(0, 1), ops.impulse[0]
+        )
     columns = weight.view(D, G, c, Q).permute(1, 3, 2, 0).reshape(G, Q, c * D)  # (G, p, c * D)
     inner = (ops.impulse @ columns).view(G, L, c, D).transpose(1, 2)  # (G, c, s, D)
     outer = (ops.lifted.flatten(1, 2) @ columns).view(G, Q, L, c, D).permute(0, 3, 1, 2, 4)
     both = torch.cat([toeplitz(inner), outer], dim=2)  # (G, c, L + Q, L, D)
-    constant = weight.new_zeros(D) if bias is None else bias
     return torch.cat([both.reshape(-1, L * D), constant.repeat(L).unsqueeze(0)])
+
+
+class _OneChannelOutput(torch.autograd.Function):
+    """:func:`_dense_output` for one channel, each part written in place, as it is large."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, weight: Tensor, bias: Tensor, lifted: Tensor, impulse: Tensor
+    ) -> Tensor:
+        (L, Q), D = impulse.shape, weight.shape[0]
+        output = weight.new_empty(L + Q + 1, L, D)
+        inner = impulse @ weight.T  # (L, D)
+        for j in range(L):
+            output[j, :j] = 0.0
+            output[j, j:] = inner[: L - j]
+        torch.mm(lifted, weight.T, out=output[L:-1].view(-1, D))
+        output[-1] = bias
+        ctx.save_for_backward(lifted, impulse)
+        return output.view(L + Q + 1, L * D)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        lifted, impulse = ctx.saved_tensors
+        L, Q = impulse.shape
+        grad = grad.reshape(L + Q + 1, L, -1)
+        inner = grad[0].clone()
+        for j in range(1, L):
+            inner[: L - j] += grad[j, j:]
+        grad_weight = inner.T @ impulse
+        grad_weight.addmm_(grad[L:-1].reshape(lifted.shape[0], -1).T, lifted)
+        return grad_weight, grad[-1].sum(0), None, None
