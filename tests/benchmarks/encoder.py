@@ -1,7 +1,7 @@
 """What a 35-million-parameter LMU encoder spends its time on: ``python -m tests.benchmarks.encoder``.
 
-Times are of the process's threads together when ``--cpu-time`` is given (for a busy machine), else of
-the wall clock; the least of several runs. The matrix rate is that of the largest of a few square
+Times are the least of several runs: of the wall clock, or with ``--cpu-time``, for one thread on a
+busy machine, of the processor. The matrix rate is that of the largest of a few square
 products; an encoder's matrix work is two operations for each weight of a linear layer and frame.
 """
 
@@ -95,7 +95,7 @@ def report(clock: Clock, threads: int, repeats: int) -> str:
     million = sum(p.numel() for p in encoder.parameters()) / 1e6
     rows = [
         f"{million:.1f} M parameters, 16 x 1000 frames; matrix rate {rate / 1e9:.0f} GFLOP/s, "
-        f"{threads} thread(s):\n",
+        f"{threads} thread(s), {'CPU' if clock is time.process_time else 'wall'} time:\n",
         "| | time | matrix operations over the matrix rate | share of the memory |",
         "|---|---|---|---|",
     ]
