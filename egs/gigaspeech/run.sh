@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# The gigaspeech recipe: the same options as the run.sh at the top.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+exec ./run.sh --recipe gigaspeech "$@"
