@@ -159,9 +159,9 @@ class ParallelLMU(nn.Module):
         if self.memory.form in ("auto", "chunked"):
             o, end = legendre_projection(
                 u, *self.memory.system(), self.W_m, bias=self.b_o, x=x, x_weight=self.W_x,
-                state=state, lens=lens,
+                state=state, lens=lens, relu=True,
             )  # fmt: skip
-            return torch.relu(o), end
+            return o, end
         m, end = self.memory(u, lens, state)  # (N, T, 1, Q)
         return torch.relu(m.flatten(2) @ self.W_m.T + x @ self.W_x.T + self.b_o), end
 

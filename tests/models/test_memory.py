@@ -419,6 +419,40 @@ def test_operators_are_kept_with_their_matrices_and_dropped_with_them() -> None:
     assert len(operators._CACHE) == before
 
 
+@pytest.mark.parametrize("form", [*FORMS, "auto"])
+@pytest.mark.parametrize("readout", [False, True])
+def test_training_after_inference_mode(form: str, readout: bool) -> None:
+    memory = LegendreMemory(2, 4, 9.0, readout=readout, form=form)
+    u = torch.randn(1, 20, 2)
+    weight = torch.randn(3, 8, requires_grad=True)
+    with torch.inference_mode():
+        before, _ = memory(u)
+        projected, _ = legendre_projection(u, *memory.system(), weight)
+    u.requires_grad_()
+    after, _ = memory(u)
+    again, _ = legendre_projection(u, *memory.system(), weight)
+    (after.sum() + again.sum()).backward()
+    assert u.grad is not None
+    torch.testing.assert_close(after, before)
+    torch.testing.assert_close(again, projected)
+
+
+def test_a_changed_readout_is_noticed_without_gradients() -> None:
+    memory = LegendreMemory(40, 4, 9.0)
+    u = torch.randn(1, 20, 40)
+    with torch.no_grad():
+        first, _ = memory(u)
+        memory.readout.mul_(2.0)
+        memory.skip.mul_(2.0)
+        torch.testing.assert_close(memory(u)[0], 2 * first)
+        memory.readout.data = memory.readout.data / 2
+        memory.skip.data = memory.skip.data / 2
+        torch.testing.assert_close(memory(u)[0], first)
+        memory.readout.data.mul_(3.0)  # changes no version counter
+        memory.skip.data.mul_(3.0)
+        torch.testing.assert_close(memory(u)[0], 3 * first)
+
+
 def test_without_a_kernel_torch_evaluates(monkeypatch: pytest.MonkeyPatch) -> None:
     case = make(5, [12.0], 40)
     with_kernel, _ = case.run("auto")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import weakref
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +53,71 @@ def compiled_memory(
     lens: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Evaluate a read-out of the memory; shapes as in ``memory.legendre_memory``."""
-    operators: list[Tensor] = []
-    for length in (CHUNK, 1):
-        ops = chunk_operators(Ad, Bd, length, u.dtype)
-        operators += [ops.change, packed_readout(ops, readout, skip)]
-    y, last = CompiledMemory.apply(u, state, lens, *operators)
+    chunk, frame = (chunk_operators(Ad, Bd, length, u.dtype) for length in (CHUNK, 1))
+    leaves = (u, readout, state) if skip is None else (u, readout, state, skip)
+    if torch.is_grad_enabled() and any(x.requires_grad for x in leaves):
+        packed = [packed_readout(ops, readout, skip) for ops in (chunk, frame)]
+        operators = chunk.change, packed[0], frame.change, packed[1]
+        y, last = CompiledMemory.apply(u, state, lens, *operators)
+        return y, last
+    packed = _kept_readouts(chunk, frame, readout, skip)
+    y, last, _ = _forward(u, state, lens, chunk.change, packed[0], frame.change, packed[1])
     return y, last
+
+
+@dataclass
+class _Kept:
+    """Packed read-outs, and copies of what they were made from."""
+
+    parameter: weakref.ref[Tensor]
+    chunk: ChunkOperators
+    readout: Tensor
+    skip: Tensor | None
+    packed: list[Tensor]
+
+    def fits(self, chunk: ChunkOperators, readout: Tensor, skip: Tensor | None) -> bool:
+        """Tell whether nothing has changed; values count, as ``data`` may change unseen."""
+        if self.parameter() is not readout or self.chunk is not chunk:
+            return False
+        if skip is None or self.skip is None:
+            return skip is self.skip and torch.equal(self.readout, readout)
+        return torch.equal(self.skip, skip) and torch.equal(self.readout, readout)
+
+
+_KEPT: dict[int, _Kept] = {}
+
+
+def _kept_readouts(
+    chunk: ChunkOperators, frame: ChunkOperators, readout: Tensor, skip: Tensor | None
+) -> list[Tensor]:
+    """Pack the read-outs, or take them as packed before: most of a short streaming step."""
+    key = id(readout)
+    kept = _KEPT.get(key)
+    if kept is None or not kept.fits(chunk, readout, skip):
+        with torch.inference_mode(False), torch.no_grad():
+            packed = [packed_readout(ops, readout, skip) for ops in (chunk, frame)]
+            alive = weakref.ref(readout, lambda _: _KEPT.pop(key, None))
+            copy = None if skip is None else skip.clone()
+            kept = _KEPT[key] = _Kept(alive, chunk, readout.clone(), copy, packed)
+    return kept.packed
+
+
+def _forward(
+    u: Tensor,
+    state: Tensor,
+    lens: Tensor | None,
+    chunk_change: Tensor,
+    chunk_readout: Tensor,
+    frame_change: Tensor,
+    frame_readout: Tensor,
+) -> tuple[Tensor, Tensor, list[Any]]:
+    """Run the kernel; the last value returned is what its backward needs."""
+    u, state = u.contiguous(), state.contiguous()
+    lens = None if lens is None else lens.to(torch.int64).contiguous()
+    operators = [_aligned(x) for x in (chunk_change, chunk_readout, frame_change, frame_readout)]
+    y, last = torch.empty_like(u), torch.empty_like(state)
+    _call("forward", u.dtype, [u, state, lens, *operators, y, last], _shape(u, chunk_change))
+    return y, last, [u, state, lens, *operators]
 
 
 def packed_readout(ops: ChunkOperators, readout: Tensor, skip: Tensor | None) -> Tensor:
@@ -80,8 +141,8 @@ def packed_readout(ops: ChunkOperators, readout: Tensor, skip: Tensor | None) ->
 class CompiledMemory(torch.autograd.Function):
     """(u (N, T, C), state (N, C, Q), lens, changes and packed read-outs) -> (y (N, T, C), state).
 
-    The changes of state (G, L + Q, Q) over chunks and single frames get no gradient: a trained theta goes
-    through the chunked form.
+    The changes of state (G, L + Q, Q) over chunks and single frames get no gradient: a trained
+    theta goes through the chunked form.
     """
 
     @staticmethod
@@ -95,15 +156,9 @@ class CompiledMemory(torch.autograd.Function):
         frame_change: Tensor,
         frame_readout: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        u, state = u.contiguous(), state.contiguous()
-        lens = None if lens is None else lens.to(torch.int64).contiguous()
-        operators = [
-            _aligned(x) for x in (chunk_change, chunk_readout, frame_change, frame_readout)
-        ]
-        y, last = torch.empty_like(u), torch.empty_like(state)
-        tensors = [u, state, lens, *operators, y, last]
-        _call("forward", u.dtype, tensors, _shape(u, chunk_change))
-        ctx.save_for_backward(u, state, lens, *operators)
+        operators = chunk_change, chunk_readout, frame_change, frame_readout
+        y, last, kept = _forward(u, state, lens, *operators)
+        ctx.save_for_backward(*kept)
         ctx.set_materialize_grads(False)
         return y, last
 

@@ -52,7 +52,8 @@ class ChunkOperators:
     @functools.cached_property
     def lifted(self) -> Tensor:
         """The powers as [q, i, p], (G, Q, L / stride, Q), for a product with a dense read-out."""
-        return self.powers.permute(0, 3, 1, 2).contiguous()
+        with torch.inference_mode(False):  # kept: training may need it later
+            return self.powers.permute(0, 3, 1, 2).contiguous()
 
     @functools.cached_property
     def memory_output(self) -> Tensor:
@@ -61,8 +62,9 @@ class ChunkOperators:
         (G, L + Q, M * Q) with M = L / stride.
         """
         stride = self.length // self.powers.shape[1]
-        inner = toeplitz(self.impulse)[:, :, stride - 1 :: stride]  # (G, j, i, Q)
-        return torch.cat([inner, self.lifted], dim=1).flatten(2)
+        with torch.inference_mode(False):
+            inner = toeplitz(self.impulse)[:, :, stride - 1 :: stride]  # (G, j, i, Q)
+            return torch.cat([inner, self.lifted], dim=1).flatten(2)
 
 
 def toeplitz(response: Tensor) -> Tensor:
