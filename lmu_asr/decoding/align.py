@@ -15,7 +15,8 @@ from torch import Tensor
 
 from lmu_asr.errors import DataError
 from lmu_asr.fsa.arrays import FstArrays
-from lmu_asr.fsa.engine import SearchOptions, search_inputs
+from lmu_asr.fsa.inputs import search_inputs
+from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.fsa.training_graphs import pronunciation_graph
 from lmu_asr.lang.lang import Lang
 

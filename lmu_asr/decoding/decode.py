@@ -23,8 +23,9 @@ from lmu_asr.decoding.trained import Trained, load_trained, training_seconds
 from lmu_asr.decoding.tune import Scales, Tuned, save_scales, scale_grid, tune_scales
 from lmu_asr.errors import ConfigError, DataError
 from lmu_asr.files import fingerprint
-from lmu_asr.fsa.engine import SearchOptions, get_engine
+from lmu_asr.fsa.engine import get_engine
 from lmu_asr.fsa.graphs import Graph
+from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.lang.lang import Lang
 from lmu_asr.scoring.record import (
     Cost,

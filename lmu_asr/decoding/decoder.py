@@ -18,8 +18,10 @@ from lmu_asr.decoding.posteriors import EvalBatch, Posteriors, compute_posterior
 from lmu_asr.decoding.search import decode_batch
 from lmu_asr.decoding.tune import Scales
 from lmu_asr.errors import LangError
-from lmu_asr.fsa.engine import Engine, Hypothesis, SearchOptions
+from lmu_asr.fsa.engine import Engine
 from lmu_asr.fsa.graphs import Graph
+from lmu_asr.fsa.hypothesis import Hypothesis
+from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.lang.lang import Lang
 from lmu_asr.progress import progress
 from lmu_asr.scoring.record import Cost

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lmu_asr.fsa.engine import Hypothesis, SearchOptions, greedy_hypothesis, search_inputs
+from lmu_asr.fsa.hypothesis import Hypothesis, greedy_hypothesis
+from lmu_asr.fsa.inputs import search_inputs
+from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.lang.lang import Lang
 
 

@@ -15,9 +15,9 @@ from lmu_asr.decoding.nbest import lattice_oracle_errors, oracle_errors
 from lmu_asr.decoding.posteriors import PosteriorBatch, Posteriors
 from lmu_asr.decoding.search import nbest_lists
 from lmu_asr.decoding.tune import Scales
-from lmu_asr.fsa.engine import SearchOptions
 from lmu_asr.fsa.graphs import Graph
 from lmu_asr.fsa.lattice import Lattice
+from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.scoring.score import ErrorCounts, split_words
 
 OF_LISTS = ("nbest", "nbest_rescore")

@@ -16,8 +16,9 @@ from torch import Tensor
 from lmu_asr.decoding.align import viterbi_alignment
 from lmu_asr.decoding.context import ContextGraph
 from lmu_asr.decoding.ngram import NgramScorer
-from lmu_asr.fsa.engine import Hypothesis, SearchOptions, collapse, search_inputs
-from lmu_asr.fsa.hypothesis import word_spans
+from lmu_asr.fsa.hypothesis import Hypothesis, collapse, word_spans
+from lmu_asr.fsa.inputs import search_inputs
+from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.lang.lang import BOUNDARY, Lang
 
 NEG = -np.inf

@@ -14,16 +14,12 @@ from lmu_asr.decoding.ngram import NgramScorer
 from lmu_asr.decoding.prefix_beam import prefix_beam_search
 from lmu_asr.decoding.rescore import Exchange, rescore_lattice, rescore_paths
 from lmu_asr.errors import ConfigError, GraphError
-from lmu_asr.fsa.engine import (
-    Engine,
-    Hypothesis,
-    SearchOptions,
-    greedy_hypothesis,
-    search_inputs,
-)
+from lmu_asr.fsa.engine import Engine
 from lmu_asr.fsa.graphs import Graph
-from lmu_asr.fsa.hypothesis import hypothesis_from_path
+from lmu_asr.fsa.hypothesis import Hypothesis, greedy_hypothesis, hypothesis_from_path
+from lmu_asr.fsa.inputs import search_inputs
 from lmu_asr.fsa.lattice import Lattice, Path
+from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.lang.lang import Lang
 
 ONE_BEST = ("H", "HL", "HLG")

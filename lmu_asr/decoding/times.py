@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lmu_asr.decoding.align import Span
 from lmu_asr.files import atomic_write_text
-from lmu_asr.fsa.engine import Hypothesis
+from lmu_asr.fsa.hypothesis import Hypothesis
 
 
 def hypothesis_spans(hypothesis: Hypothesis) -> list[Span]:

@@ -1,12 +1,72 @@
-"""From a path through a graph to a hypothesis: words, tokens, their frames and spans."""
+"""Hypotheses: words, tokens, their frames and spans, from a path through a graph or greedily.
+
+Shapes: T frames, V vocabulary. Scores are log probabilities, base e.
+"""
 
 from __future__ import annotations
 
-from lmu_asr.fsa.engine import Hypothesis, SearchOptions, collapse
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
 from lmu_asr.fsa.graphs import Graph
 from lmu_asr.fsa.lattice import Path
+from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.lang.lang import Lang
 from lmu_asr.lang.lexicon import SILENCE
+
+
+@dataclass
+class Hypothesis:
+    """What a search found for one utterance.
+
+    Attributes:
+        words: recognised words.
+        tokens: token ids, blanks and repeats removed.
+        times: first frame (after subsampling, from 0) of each token.
+        score: ``acoustic_scale * am_score + lm_scale * lm_score``, what the search maximised.
+        am_score: unscaled log probability of the path in the posteriors.
+        lm_score: unscaled log probability of the path in the graph.
+        alignment: token of each frame, blanks and repeats included; T of them.
+        word_spans: first frame and end frame (exclusive) of each word; empty where unknown.
+        confidences: posterior of each word in the lattice, 0 to 1; empty where no lattice was made.
+        fallback: the search found no path and this is the greedy result.
+    """
+
+    words: list[str]
+    tokens: list[int]
+    times: list[float]
+    score: float
+    am_score: float = 0.0
+    lm_score: float = 0.0
+    alignment: list[int] = field(default_factory=list)
+    word_spans: list[tuple[int, int]] = field(default_factory=list)
+    confidences: list[float] = field(default_factory=list)
+    fallback: bool = False
+
+
+def collapse(alignment: Sequence[int]) -> tuple[list[int], list[float]]:
+    """Remove repeats, then blanks (0): return the tokens and the first frame of each."""
+    path = np.asarray(alignment, dtype=np.int64)
+    starts = np.flatnonzero((path != 0) & np.concatenate([[True], path[1:] != path[:-1]]))
+    return path[starts].tolist(), starts.astype(float).tolist()
+
+
+def greedy_hypothesis(scores: np.ndarray, lang: Lang, fallback: bool = False) -> Hypothesis:
+    """Best token of each frame, collapsed. ``scores`` is (T, V)."""
+    alignment = scores.argmax(axis=1)
+    tokens, times = collapse(alignment) if len(alignment) else ([], [])
+    am_score = float(scores.max(axis=1).astype(np.float64).sum()) if len(alignment) else 0.0
+    return Hypothesis(
+        words=lang.decode(tokens).split(),
+        tokens=tokens,
+        times=times,
+        score=am_score,
+        am_score=am_score,
+        alignment=alignment.tolist(),
+        fallback=fallback,
+    )
 
 
 def hypothesis_from_path(path: Path, graph: Graph, options: SearchOptions) -> Hypothesis:

@@ -18,18 +18,12 @@ from torch import Tensor
 
 from lmu_asr.files import atomic_path, sha256_file
 from lmu_asr.fsa.arrays import FstArrays
-from lmu_asr.fsa.engine import (
-    Hypothesis,
-    SearchOptions,
-    check_vocabulary,
-    feasible,
-    greedy_hypothesis,
-    search_inputs,
-)
 from lmu_asr.fsa.graphs import Graph
-from lmu_asr.fsa.hypothesis import hypothesis_from_path
+from lmu_asr.fsa.hypothesis import Hypothesis, greedy_hypothesis, hypothesis_from_path
+from lmu_asr.fsa.inputs import check_vocabulary, feasible, search_inputs
 from lmu_asr.fsa.lattice import Lattice, make_lattice
 from lmu_asr.fsa.memory import is_memory_error, memory_limit, with_smaller_beams
+from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.fsa.training_graphs import pronunciation_graph
 from lmu_asr.lang.lang import Lang
 

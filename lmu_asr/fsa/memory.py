@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lmu_asr.errors import GraphError
-from lmu_asr.fsa.engine import SearchOptions
+from lmu_asr.fsa.options import SearchOptions
 
 T = TypeVar("T")
 ATTEMPTS = 6

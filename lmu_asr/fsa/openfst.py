@@ -19,18 +19,12 @@ from torch.nn import functional
 
 from lmu_asr.errors import ConfigError
 from lmu_asr.fsa.arrays import LatticeArrays, from_lattice
-from lmu_asr.fsa.engine import (
-    Hypothesis,
-    SearchOptions,
-    check_vocabulary,
-    feasible,
-    greedy_hypothesis,
-    search_inputs,
-)
 from lmu_asr.fsa.graphs import Graph
-from lmu_asr.fsa.hypothesis import hypothesis_from_path
+from lmu_asr.fsa.hypothesis import Hypothesis, greedy_hypothesis, hypothesis_from_path
+from lmu_asr.fsa.inputs import check_vocabulary, feasible, search_inputs
 from lmu_asr.fsa.lattice import Lattice, Path, make_lattice
 from lmu_asr.fsa.memory import with_smaller_beams
+from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.lang.lang import Lang
 
 T = TypeVar("T")

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 
 from lmu_asr.config import GraphConfig, LangConfig
-from lmu_asr.fsa.engine import Hypothesis, SearchOptions
 from lmu_asr.fsa.graphs import Graph, compile_graph
+from lmu_asr.fsa.hypothesis import Hypothesis
 from lmu_asr.fsa.openfst import OpenFstEngine
+from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.lang.lang import Lang
 from lmu_asr.lang.ngram import train_ngram, write_arpa
 from lmu_asr.lang.prepare import prepare_lang

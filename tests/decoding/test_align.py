@@ -10,7 +10,7 @@ import torch
 from lmu_asr.decoding.align import align_batch, align_utterance, viterbi_alignment
 from lmu_asr.decoding.times import hypothesis_spans, write_ctm, write_textgrid
 from lmu_asr.errors import DataError, LangError
-from lmu_asr.fsa.engine import Hypothesis
+from lmu_asr.fsa.hypothesis import Hypothesis
 from tests.decoding.small import log_probs
 from tests.fsa.small import collapse_reference, make_lang
 

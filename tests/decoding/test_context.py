@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from lmu_asr.decoding.context import ContextGraph, boosted_graph, boosted_graphs, hot_words
 from lmu_asr.errors import GraphError, LangError
-from lmu_asr.fsa.engine import SearchOptions
 from lmu_asr.fsa.openfst import OpenFstEngine
+from lmu_asr.fsa.options import SearchOptions
 from tests.decoding.small import char_lang
 from tests.fsa.small import compile_small
 

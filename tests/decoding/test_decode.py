@@ -17,8 +17,10 @@ from lmu_asr.decoding.decode import decode_split, run_decoding
 from lmu_asr.decoding.search import decode_batch
 from lmu_asr.decoding.tune import load_scales
 from lmu_asr.errors import ConfigError, DataError, GraphError
-from lmu_asr.fsa.engine import Hypothesis, SearchOptions, get_engine
+from lmu_asr.fsa.engine import get_engine
 from lmu_asr.fsa.graphs import compile_graph
+from lmu_asr.fsa.hypothesis import Hypothesis
+from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.lang.lang import Lang
 from lmu_asr.lang.ngram import train_ngram, write_arpa
 from lmu_asr.scoring.record import Cost, Results, load_results

@@ -9,7 +9,7 @@ import torch
 from lmu_asr.decoding.context import ContextGraph
 from lmu_asr.decoding.ngram import NgramScorer
 from lmu_asr.decoding.prefix_beam import Fusion, PrefixBeamSearch, prefix_beam_search
-from lmu_asr.fsa.engine import SearchOptions
+from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.lang.ngram import train_ngram
 from tests.decoding.small import char_lang, log_probs
 from tests.fsa.small import collapse_reference

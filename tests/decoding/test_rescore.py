@@ -6,8 +6,8 @@ import torch
 
 from lmu_asr.decoding.ngram import NgramScorer
 from lmu_asr.decoding.rescore import Exchange, rescore_lattice, rescore_paths
-from lmu_asr.fsa.engine import SearchOptions
 from lmu_asr.fsa.openfst import OpenFstEngine
+from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.lang.ngram import train_ngram
 from tests.fsa.small import compile_small, random_log_probs
 

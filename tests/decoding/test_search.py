@@ -8,8 +8,8 @@ from lmu_asr.decoding.greedy import greedy_search
 from lmu_asr.decoding.ngram import NgramScorer
 from lmu_asr.decoding.search import METHODS, decode_batch, nbest_lists
 from lmu_asr.errors import ConfigError, DataError, GraphError
-from lmu_asr.fsa.engine import SearchOptions
 from lmu_asr.fsa.openfst import OpenFstEngine
+from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.lang.lang import BOUNDARY
 from lmu_asr.lang.ngram import train_ngram
 from tests.fsa.small import Small, compile_small

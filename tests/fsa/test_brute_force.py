@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lmu_asr.fsa.engine import SearchOptions
 from lmu_asr.fsa.openfst import OpenFstEngine
+from lmu_asr.fsa.options import SearchOptions
 from tests.fsa.small import best_by_enumeration, random_log_probs, random_small
 
 WIDE = SearchOptions(search_beam=1000.0, lattice_beam=1000.0, max_active=100000)

@@ -9,9 +9,9 @@ import torch
 
 from lmu_asr.config import GraphConfig, LangConfig
 from lmu_asr.errors import GraphError
-from lmu_asr.fsa.engine import SearchOptions
 from lmu_asr.fsa.graphs import Graph, compile_graph, compose_graph, graph_report
 from lmu_asr.fsa.openfst import OpenFstEngine
+from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.lang.lang import Lang
 from lmu_asr.lang.ngram import train_ngram, write_arpa
 from lmu_asr.lang.prepare import prepare_lang

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from lmu_asr.fsa.engine import collapse
-from lmu_asr.fsa.hypothesis import word_spans
+from lmu_asr.fsa.hypothesis import collapse, word_spans
 from tests.fsa.small import collapse_reference, make_lang
 
 LEXICON = [

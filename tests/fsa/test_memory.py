@@ -7,13 +7,13 @@ import sys
 import pytest
 
 from lmu_asr.errors import GraphError
-from lmu_asr.fsa.engine import SearchOptions
 from lmu_asr.fsa.memory import available_bytes, memory_limit, with_smaller_beams
+from lmu_asr.fsa.options import SearchOptions
 
 FLAT = """
 import logging, sys
 import torch
-from lmu_asr.fsa.engine import SearchOptions
+from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.fsa import openfst
 from lmu_asr.fsa.memory import with_smaller_beams
 from tests.fsa.small import compile_small

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from lmu_asr.errors import ConfigError, DataError, GraphError
-from lmu_asr.fsa.engine import SearchOptions, feasible, get_engine
+from lmu_asr.fsa.engine import get_engine
+from lmu_asr.fsa.inputs import feasible
 from lmu_asr.fsa.openfst import OpenFstEngine
+from lmu_asr.fsa.options import SearchOptions
 from tests.fsa.small import (
     Small,
     collapse_reference,
