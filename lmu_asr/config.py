@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -23,7 +24,10 @@ from lmu_asr.files import atomic_write_text
 
 
 def opt(default: Any, help: str, **limits: Any) -> Any:
-    """Declare one option: its default, its help line and its limits (``min``, ``max``, ``choices``)."""
+    """Declare one option: its default, its help line and its limits.
+
+    Limits: ``min``, ``max``, ``choices``, and ``pattern``, a regular expression of the whole value.
+    """
     metadata = {"help": help, **limits}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -248,6 +252,12 @@ class DecodeConfig:
         ),
     )
     checkpoint: str = opt("best", "best, last, averaged, or a path")
+    tag: str = opt(
+        "",
+        "name of this decode beside others of the same training: directory decode-<tag>, "
+        "table row <variant>+<tag>",
+        pattern="[A-Za-z0-9._-]*",
+    )
     max_duration: float = opt(300.0, "seconds of audio in a batch", min=1.0)
     search_beam: float = opt(16.0, "width of the search; lower it if memory runs out", min=0.1)
     lattice_beam: float = opt(8.0, "width of the lattice kept", min=0.1)
@@ -269,6 +279,11 @@ class DecodeConfig:
         "float", "weights of linear layers; int8 is for the CPU", choices=("float", "int8")
     )
     bootstrap: int = opt(2000, "resamplings behind each confidence interval", min=100)
+
+    @property
+    def directory(self) -> str:
+        """Name of the directory below the experiment that decoding writes."""
+        return f"decode-{self.tag}" if self.tag else "decode"
 
 
 @dataclass(frozen=True)
@@ -459,6 +474,8 @@ def _check_value(option: Option, value: Any, source: str) -> None:
         near = difflib.get_close_matches(str(value), [str(c) for c in limits["choices"]], n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"{where}: want one of {', '.join(map(str, limits['choices']))}{hint}")
+    if "pattern" in limits and not re.fullmatch(limits["pattern"], value):
+        raise ConfigError(f"{where}: want {limits['pattern']}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{where}: want a finite number")
     if "min" in limits and value < limits["min"]:

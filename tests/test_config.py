@@ -66,6 +66,7 @@ def test_bases_come_first(tmp_path: Path) -> None:
         ("base: [c.yaml]", "circle"),
         ("base: [other.yml]", "other.yml: no such configuration"),
         ("train: {lr: -1}", "c.yaml: train.lr=-1.0"),
+        ("decode: {tag: a/b}", r"c.yaml: decode.tag=a/b: want \[A-Za"),
     ],
 )
 def test_bad_file(tmp_path: Path, text: str, message: str) -> None:

@@ -68,7 +68,8 @@ def run_decoding(
 
     Args:
         config: the resolved configuration.
-        exp_dir: experiment directory with the checkpoint; files go to ``exp_dir/decode``.
+        exp_dir: experiment directory with the checkpoint; files go to its
+            ``decode``, or ``decode-<tag>``.
         data_dir: directory of ``<split>_cuts.jsonl.gz``.
         lang_dir: lang directory.
         graph_dir: directory of ``H.fst``, ``HL.fst`` and ``HLG.fst``.
@@ -133,7 +134,7 @@ class Session:
     @property
     def out(self) -> Path:
         """Directory that the files go to."""
-        return self.exp_dir / "decode"
+        return self.exp_dir / self.config.decode.directory
 
     def remove_leftovers(self) -> None:
         """Remove the log-probabilities that a killed decode left on disk."""
@@ -247,7 +248,7 @@ class Session:
         )
         return Results(
             corpus=corpus.id or corpus.name,
-            variant=self.config.variant,
+            variant=self._row_name(),
             method=tuned.method,
             split=split,
             role=role,
@@ -262,6 +263,10 @@ class Session:
             cost=cost,
             provenance=self._provenance(),
         )
+
+    def _row_name(self) -> str:
+        variant, tag = self.config.variant, self.config.decode.tag
+        return f"{variant}+{tag}" if tag else variant
 
     def _provenance(self) -> Provenance:
         return Provenance(

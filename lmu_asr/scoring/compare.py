@@ -181,12 +181,21 @@ def _number(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.2f}"
 
 
+def _results_file(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    direct = path / "results.json"
+    return direct if direct.is_file() else path / "decode" / "results.json"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare two decodes from the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="utils/compare.sh", description="Compare two decodes on the same utterances."
     )
-    parser.add_argument("first", type=Path, help="results.json, or an experiment directory")
+    parser.add_argument(
+        "first", type=Path, help="results.json, or a directory of a decode or experiment"
+    )
     parser.add_argument("second", type=Path, help="the other one; may be the same")
     parser.add_argument("--split", default="", help="only this split")
     parser.add_argument(
@@ -194,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--limit", type=int, default=20, help="utterances shown")
     args = parser.parse_args(argv)
-    paths = [p / "decode" / "results.json" if p.is_dir() else p for p in (args.first, args.second)]
+    paths = [_results_file(path) for path in (args.first, args.second)]
     try:
         found = compare_files(paths[0], paths[1], args.split, args.method)
     except LmuAsrError as error:

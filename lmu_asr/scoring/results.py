@@ -14,8 +14,8 @@ __all__ = ["Results", "collect", "save_results", "table_markdown", "write_result
 
 
 def collect(corpus_dir: Path) -> list[Results]:
-    """Read the results of every variant under ``exp/<corpus>``, variants in order of name."""
-    paths = sorted(corpus_dir.glob("*/decode/results.json"))
+    """Read the results of every decode under ``exp/<corpus>``, in order of name."""
+    paths = sorted(corpus_dir.glob("*/decode*/results.json"))
     return [result for path in paths for result in load_results(path)]
 
 

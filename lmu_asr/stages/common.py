@@ -78,6 +78,11 @@ class Context:
         return self.exp_root / self.corpus_id / self.config.variant
 
     @property
+    def decode_dir(self) -> Path:
+        """Where decoding writes."""
+        return self.exp_dir / self.config.decode.directory
+
+    @property
     def results_dir(self) -> Path:
         """Where the table across variants goes."""
         return self.exp_root / self.corpus_id

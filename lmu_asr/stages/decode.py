@@ -26,14 +26,14 @@ def run(context: Context) -> None:
 
 def outputs(context: Context) -> Iterable[Path]:
     """Transcripts, errors, summaries and results."""
-    return (context.exp_dir / "decode",)
+    return (context.decode_dir,)
 
 
 STAGE = Stage(
     "decode",
     "decode and score dev and test",
     run,
-    stamp_dir=lambda context: context.exp_dir,
+    stamp_dir=lambda context: context.decode_dir,
     outputs=outputs,
     sections=("corpus", "decode", "graph"),
     ignored=("corpus.mirror", "corpus.speakers", "corpus.minutes", "corpus.source"),

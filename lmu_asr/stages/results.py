@@ -24,8 +24,8 @@ def show(context: Context) -> None:
 
 
 def inputs(context: Context) -> Iterable[Path]:
-    """The results of every variant."""
-    return sorted(context.results_dir.glob("*/decode/results.json"))
+    """The results of every variant and decode."""
+    return sorted(context.results_dir.glob("*/decode*/results.json"))
 
 
 STAGE = Stage(

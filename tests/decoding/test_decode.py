@@ -113,6 +113,16 @@ def test_files(bench: Bench) -> None:
     assert not list(bench.out.glob(".*"))
 
 
+def test_tagged_decodes_stand_beside_each_other(bench: Bench) -> None:
+    plain = bench.run()
+    before = (bench.out / "results.json").read_bytes()
+    tagged = bench.run(with_decode(tag="averaged"))
+    assert [r.wer for r in tagged] == [r.wer for r in plain]
+    assert {r.variant for r in tagged} == {"default+averaged"}
+    assert load_results(bench.out.with_name("decode-averaged") / "results.json") == tagged
+    assert (bench.out / "results.json").read_bytes() == before
+
+
 def test_word_times(bench: Bench) -> None:
     bench.run()
     lines = (bench.out / "words-test-HLG.ctm").read_text().splitlines()

@@ -99,5 +99,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         make_dir(tmp_path / name / "decode", name, errors)
     assert main([str(tmp_path / "a"), str(tmp_path / "b" / "decode" / "results.json")]) == 0
     assert "u000: 0 and 2 errors" in capsys.readouterr().out
+    assert main([str(tmp_path / "a"), str(tmp_path / "b" / "decode")]) == 0
+    assert "u000: 0 and 2 errors" in capsys.readouterr().out
     assert main([str(tmp_path / "a"), str(tmp_path / "c.json")]) == 1
     assert "c.json: no such file" in capsys.readouterr().err
