@@ -100,6 +100,7 @@ STAGE = Stage(
     rooms=(
         "training",
         "models",
+        "data/ahead.py",
         "data/augment.py",
         "data/batches.py",
         "data/dataset.py",

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from lmu_asr.config import AugmentConfig, Config
-from lmu_asr.data.augment import spec_augment
+from lmu_asr.data.ahead import read_ahead
+from lmu_asr.data.augment import spec_augment_each
 from lmu_asr.data.dataset import build_eval_loader, build_train_loader
 from lmu_asr.errors import DataError, LangError
 from lmu_asr.files import fingerprint, sha256_file, write_jsonl
@@ -109,8 +110,8 @@ class LoaderSource:
 
     def train_batches(self, epoch: int, start_batch: int) -> Iterator[TrainBatch]:
         """Yield this process's share of each global batch of the epoch from ``start_batch`` on."""
-        for batch in self._loader(epoch, start_batch):
-            yield self._prepare(batch, epoch)
+        loader = self._loader(epoch, start_batch)
+        yield from read_ahead(self._prepare(batch, epoch) for batch in loader)
 
     def dev_batches(self) -> Iterable[Batch]:
         """Batches of the development split, the same in every process."""
@@ -149,12 +150,5 @@ def augment(batch: Batch, config: AugmentConfig, seed: tuple[Any, ...]) -> Tenso
     """Return the features ``(N, T, F)`` masked by SpecAugment, each utterance by its own seed."""
     if not config.spec_augment:
         return batch.features
-    features = batch.features.clone()
-    generator = torch.Generator()
-    for index, name in enumerate(batch.ids):
-        length = int(batch.feature_lens[index])
-        generator.manual_seed(derive_seed(*seed, name))
-        row = features[index : index + 1, :length]  # (1, T, F)
-        lens = batch.feature_lens[index : index + 1]
-        features[index : index + 1, :length] = spec_augment(row, lens, config, generator)
-    return features
+    seeds = [derive_seed(*seed, name) for name in batch.ids]
+    return spec_augment_each(batch.features, batch.feature_lens, config, seeds)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmu_asr.config import AugmentConfig
-from lmu_asr.data.augment import spec_augment
+from lmu_asr.data.augment import spec_augment, spec_augment_each
 
 
 def batch(lens: list[int], seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,3 +82,31 @@ def test_widths_are_spread_over_their_range():
     widths = (found != features).any(dim=2).sum(dim=1).float()
     assert widths.min() == 0 and widths.max() == config.time_mask_frames
     assert abs(widths.mean() - 15.0) < 4 * (widths.std() / 20)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.integers(0, 2300), min_size=1, max_size=5),
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.integers(0, 90),
+    st.floats(0.0, 1.0),
+    st.integers(0, 100),
+)
+def test_each_is_the_same_bits_as_one_by_one(lens, time_masks, freq_masks, bins, fraction, seed):
+    config = AugmentConfig(
+        time_masks=time_masks,
+        freq_masks=freq_masks,
+        freq_mask_bins=bins,
+        max_time_fraction=fraction,
+    )
+    features, feature_lens = batch(lens)
+    before = features.clone()
+    seeds = [seed + row for row in range(len(lens))]
+    found = spec_augment_each(features, feature_lens, config, seeds)
+    assert torch.equal(features, before)
+    for row, length in enumerate(lens):
+        alone = features[row : row + 1, :length]
+        want = augment(alone, feature_lens[row : row + 1], config, seeds[row])
+        assert torch.equal(found[row, :length], want[0])
+        assert torch.equal(found[row, length:], features[row, length:])
