@@ -191,7 +191,18 @@ class TrainConfig:
     lr: float = opt(2e-3, "peak learning rate", min=0.0, max=10.0)
     min_lr_ratio: float = opt(0.02, "last learning rate over the peak", min=0.0, max=1.0)
     warmup_steps: int = opt(200, "steps of linear warm-up", min=0)
-    schedule: str = opt("cosine", "after the warm-up", choices=("cosine", "constant", "noam"))
+    schedule: str = opt(
+        "cosine",
+        "after the warm-up",
+        choices=("cosine", "constant", "constant_decay", "noam", "eden"),
+    )
+    decay_share: float = opt(
+        0.2, "constant_decay: share of all steps, the last, that the rate falls over", min=0, max=1
+    )
+    eden_steps: float = opt(
+        5000.0, "eden: steps after which the rate falls as their square root", min=1
+    )
+    eden_epochs: float = opt(6.0, "eden: the same in epochs; both factors apply", min=0.01)
     weight_decay: float = opt(0.01, "AdamW weight decay of matrices", min=0.0, max=1.0)
     betas: list[float] = opt([0.9, 0.98], "AdamW betas")
     clip_norm: float = opt(5.0, "gradient norm limit", min=0.0)
@@ -225,7 +236,19 @@ class TrainConfig:
     frame_limit: int = opt(
         0, "padded frames computed at once; larger batches are split; 0: measured", min=0
     )
-    init_from: str = opt("", "checkpoint whose weights start the run")
+    init_from: str = opt(
+        "",
+        "checkpoint whose weights start the run; its output layer only if the tokens are the same",
+    )
+    freeze: list[str] = opt(
+        [],
+        "patterns (* and ?) of parameter names that stay as they are, such as [encoder.subsampling.*]",
+    )
+    lr_scales: list[str] = opt(
+        [],
+        "PATTERN=FACTOR of the learning rate of parameters, such as ['encoder.*=0.1']; the first that "
+        "fits counts",
+    )
     loss: str = opt(
         "ctc",
         "ctc: by the engine of graph.fsa; k2_ctc; graph_ctc: over all pronunciations, by k2",

@@ -50,9 +50,14 @@ def best_epochs(epochs: Sequence[EpochRecord], count: int) -> list[EpochRecord]:
 
 
 def average_epochs(
-    store: CheckpointStore, epochs: Sequence[EpochRecord], count: int
+    store: CheckpointStore,
+    epochs: Sequence[EpochRecord],
+    count: int,
+    identity: Mapping[str, Any] | None = None,
 ) -> dict[str, Tensor]:
     """Average the weights of the best epochs into ``averaged.pt`` and return them.
+
+    ``identity`` is written with them.
 
     Raises:
         TrainingError: no weights of any epoch are left.
@@ -70,7 +75,7 @@ def average_epochs(
         except CheckpointError as error:
             raise TrainingError(f"nothing to average: {error}") from error
     weights = average_weights(found)
-    meta = {"averaged_epochs": used}
+    meta = {"averaged_epochs": used, "identity": dict(identity or {})}
     save_checkpoint(store.directory / "averaged.pt", {"model": weights}, meta)
     return weights
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lmu_asr.config import TrainConfig
+from lmu_asr.training.finetune import with_lr_scales
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
@@ -21,29 +22,52 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    groups = [group for group in groups if group["params"]]
+    groups = with_lr_scales([group for group in groups if group["params"]], model, config.lr_scales)
     extra = {"fused": True} if _has_fused(parameters) else {}
     betas = (config.betas[0], config.betas[1])
     return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=1e-8, **extra)  # type: ignore[arg-type]
 
 
-def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
+def learning_rate(
+    step: int, total_steps: int, config: TrainConfig, steps_per_epoch: int = 1
+) -> float:
     """Learning rate of optimiser step ``step`` (from 1) of ``total_steps``.
 
-    Linear warm-up over ``warmup_steps``, then ``cosine`` down to ``min_lr_ratio`` of the peak at
-    the last step, ``constant``, or ``noam``: falling with the inverse square root of the step
-    (Vaswani et al. 2017), the peak at the end of the warm-up.
+    Linear warm-up over ``warmup_steps``, then, never below ``min_lr_ratio`` of the peak:
+
+    - ``cosine`` down to that at the last step;
+    - ``constant``;
+    - ``constant_decay``: the peak, then a straight line over the last ``decay_share`` of all steps;
+    - ``noam``: the inverse square root of the step (Vaswani et al. 2017), the peak at the end of
+      the warm-up;
+    - ``eden``: ``(1 + (step / eden_steps)^2)^-1/4 (1 + (epoch / eden_epochs)^2)^-1/4`` (Yao et al.
+      2023, Zipformer), during the warm-up too, epochs counted in fractions.
     """
     warmup = min(config.warmup_steps, max(total_steps - 1, 0))
-    if step <= warmup:
-        return config.lr * step / warmup
-    if config.schedule == "constant":
-        return config.lr
+    warm = config.lr * step / warmup if step <= warmup else config.lr
     floor = config.lr * config.min_lr_ratio
+    if config.schedule == "eden":
+        epoch = step / steps_per_epoch
+        fall = _eden(step / config.eden_steps) * _eden(epoch / config.eden_epochs)
+        return warm * max(config.min_lr_ratio, fall)
+    if step <= warmup or config.schedule == "constant":
+        return warm
     if config.schedule == "noam":
         return max(floor, config.lr * math.sqrt(max(warmup, 1) / step))
-    done = min(1.0, (step - warmup) / max(total_steps - warmup, 1))
+    if config.schedule == "constant_decay":
+        start = max(warmup, round((1.0 - config.decay_share) * total_steps))
+        return config.lr + (floor - config.lr) * _done(step, start, total_steps)
+    done = _done(step, warmup, total_steps)
     return floor + (config.lr - floor) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def _done(step: int, start: int, end: int) -> float:
+    """Share of the way from ``start`` to ``end``, 0 to 1."""
+    return min(1.0, max(0.0, (step - start) / max(end - start, 1)))
+
+
+def _eden(x: float) -> float:
+    return float((1.0 + x * x) ** -0.25)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import Any, cast
@@ -12,9 +11,9 @@ import torch
 from lmu_asr.config import Config
 from lmu_asr.errors import DataError
 from lmu_asr.files import read_json
-from lmu_asr.models.model import CtcModel, build_model, load_weights
-from lmu_asr.training import checkpoint
+from lmu_asr.models.model import CtcModel, build_model
 from lmu_asr.training.distributed import World, log_main, set_threads
+from lmu_asr.training.finetune import start_from
 from lmu_asr.training.optim import count_parameters
 from lmu_asr.training.state import seed_everything
 
@@ -40,8 +39,10 @@ def _keep_empty_memory_empty() -> None:
         cast(Any, torch.utils.deterministic).fill_uninitialized_memory = False
 
 
-def make_model(config: Config, data_dir: Path, vocab_size: int) -> CtcModel:
+def make_model(config: Config, data_dir: Path, vocab_size: int, tokens: str = "") -> CtcModel:
     """Build the model of the configuration, with the normalisation of the training split.
+
+    ``tokens``: fingerprint of the tokens, by which weights to start from keep their output layer.
 
     Raises:
         DataError: ``cmvn.json`` is missing.
@@ -54,9 +55,7 @@ def make_model(config: Config, data_dir: Path, vocab_size: int) -> CtcModel:
     cmvn = (torch.tensor(statistics["mean"]), torch.tensor(statistics["std"]))
     model = build_model(config.model, config.features.num_mel_bins, vocab_size, cmvn)
     if config.train.init_from:
-        source = config.train.init_from
-        load_weights(model, checkpoint.load_weights(source), source)
-        logging.info("weights start from %s", source)
+        start_from(model, config.train.init_from, tokens)
     return model
 
 

@@ -29,6 +29,7 @@ from lmu_asr.training.autoconf import Sizing
 from lmu_asr.training.checkpoint import Checkpoint, CheckpointStore
 from lmu_asr.training.distributed import World, joined_world, log_main
 from lmu_asr.training.evaluate import DevResult, Tokens, evaluate
+from lmu_asr.training.finetune import freeze
 from lmu_asr.training.finish import average_epochs, keep_epoch, write_summary
 from lmu_asr.training.interrupt import RunStoppedError, StopAskedError, StopRequest, resume_command
 from lmu_asr.training.lock import sole_run
@@ -101,6 +102,7 @@ class Trainer:
         self.precision = choose_precision(config.train.precision, world)
         self.model = model.to(world.device).train()
         self.loss = make_training_loss(config, lang)
+        freeze(self.model, config.train.freeze)
         self.optimizer = build_optimizer(self.model, config.train)
         self.gradients = GradientStep(self.model, self.loss, world, self.precision, self._seed_step)
         fp16 = self.precision is torch.float16
@@ -188,8 +190,7 @@ class Trainer:
         """One optimiser step."""
         state = self.state
         state.step += 1
-        lr = learning_rate(state.step, self.total_steps, self.options)
-        set_learning_rate(self.optimizer, lr)
+        set_learning_rate(self.optimizer, self._learning_rate())
         sums = self.gradients.run(group, self.scale.scale, self._is_save_due(), self.stop.asked)
         if sums.hopeless:
             raise TrainingError(
@@ -210,6 +211,10 @@ class Trainer:
         self.scale.update(overflow=sums.bad == 0 and not math.isfinite(norm))
         state.batch += len(group)
         return sums
+
+    def _learning_rate(self) -> float:
+        state = self.state
+        return learning_rate(state.step, self.total_steps, self.options, state.steps_per_epoch)
 
     def _skip(self, sums: StepSums, norm: float) -> None:
         """Leave the weights as they are, and write out whose fault it was."""
@@ -269,7 +274,7 @@ class Trainer:
         state = self.state
         seconds, waited = self.watch.read()
         metrics = window_metrics(state.window, seconds, waited, self.world.device)
-        metrics["lr"] = self.optimizer.param_groups[0]["lr"]
+        metrics["lr"] = self._learning_rate()
         self.metrics.add("train", state.step, state.epoch + 1, **metrics)
         self.display.report(state.epoch + 1, state.step, metrics)
         state.window = Window()
@@ -374,7 +379,9 @@ class Trainer:
         """Average the best epochs, write the summary, mark the run as finished."""
         self.store.wait()
         weights = self.world.broadcast(
-            average_epochs(self.store, self.state.epochs, self.options.average)
+            average_epochs(
+                self.store, self.state.epochs, self.options.average, self.identity.to_json()
+            )
             if self.world.is_main
             else None
         )
@@ -472,10 +479,10 @@ def run_training(config: Config, exp_dir: Path, data_dir: Path, lang_dir: Path) 
     with joined_world() as world:
         prepare_process(config, world)
         lang = Lang.load(lang_dir)
-        model = make_model(config, data_dir, lang.vocab_size)
+        tokens = fingerprint([lang.unit, lang.tokens])
+        model = make_model(config, data_dir, lang.vocab_size, tokens)
         record = Path(exp_dir) / "dropped.jsonl"
         source = LoaderSource(config, data_dir, lang, model.output_lens, world, record)
-        tokens = fingerprint([lang.unit, lang.tokens])
         identity = Identity(source.manifest_fingerprint(), tokens, shaping_options(config))
         describe(config, model, world)
         sizing = Sizing(config, source, exp_dir, world)

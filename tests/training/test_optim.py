@@ -39,6 +39,28 @@ def test_constant_and_noam_values() -> None:
     assert got == pytest.approx([0.5, 1.0, 0.5, 0.02, 0.02])
 
 
+def test_constant_then_a_straight_line_down() -> None:
+    config = TrainConfig(
+        lr=1.0, warmup_steps=10, schedule="constant_decay", decay_share=0.2, min_lr_ratio=0.1
+    )
+    got = [learning_rate(s, 100, config) for s in (5, 10, 80, 90, 100, 500)]
+    assert got == pytest.approx([0.5, 1.0, 1.0, 0.55, 0.1, 0.1])
+
+
+def test_eden_values() -> None:
+    config = TrainConfig(
+        lr=1.0, warmup_steps=100, schedule="eden", eden_steps=300, eden_epochs=4, min_lr_ratio=0.01
+    )
+    got = [learning_rate(s, 10**8, config, steps_per_epoch=100) for s in (50, 300, 10**8)]
+    # by hand: factors in steps and in epochs; at step 300 the steps' is 2^-1/4, the epochs' (25/16)^-1/4
+    want = [
+        0.5 * (37 / 36) ** -0.25 * (65 / 64) ** -0.25,
+        2**-0.25 * (25 / 16) ** -0.25,
+        0.01,
+    ]
+    assert got == pytest.approx(want)
+
+
 def test_warm_up_is_cut_to_a_short_run() -> None:
     config = TrainConfig(lr=1.0, warmup_steps=1000, min_lr_ratio=0.0)
     assert learning_rate(9, 10, config) == 1.0

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from lmu_asr.config import LangConfig
 from lmu_asr.errors import CheckpointError, DataError, TrainingError
 from lmu_asr.files import read_json
 from lmu_asr.lang.lang import Lang
+from lmu_asr.lang.prepare import prepare_lang
 from lmu_asr.models.model import build_model
 from lmu_asr.training.checkpoint import load_weights
 from lmu_asr.training.distributed import current_world
@@ -62,7 +64,32 @@ def test_weights_to_start_from(tmp_path: Path, prepared: tuple[Path, Path]) -> N
     weights = load_weights(start)
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
     with pytest.raises(CheckpointError, match=str(start)):
-        make_model(config, prepared[0], 99)
+        make_model(tiny_config(f"train.init_from={start}", "model.dim=8"), prepared[0], 5)
+
+
+def test_fine_tuning_on_other_tokens(
+    tmp_path: Path, prepared: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    data_dir, _ = prepared
+    other = tmp_path / "lang"
+    prepare_lang(LangConfig(), ["abc ab bc"], [], other)
+    run_training(tiny_config("train.average=2"), tmp_path / "first", *prepared)
+    start = tmp_path / "first/averaged.pt"
+    config = tiny_config(
+        f"train.init_from={start}",
+        "train.freeze=[encoder.subsampling.*]",
+        "train.lr_scales=['encoder.*=0.5']",
+    )
+    run_training(config, tmp_path / "second", data_dir, other)
+    before = Lang.load(prepared[1]).vocab_size
+    now = Lang.load(other).vocab_size
+    assert f"has other tokens ({before}, here {now}): the output layer starts anew" in caplog.text
+    old, new = load_weights(start), load_weights(tmp_path / "second/last.pt")
+    model = build_model(config.model, BINS, now)
+    names = [name for name, _ in model.named_parameters() if not name.startswith("head.")]
+    same = {name for name in names if torch.equal(old[name], new[name])}
+    assert same == {name for name in names if name.startswith("encoder.subsampling.")}
+    assert same and same != set(names)
 
 
 def test_a_signal_leaves_with_status_zero_and_says_how_to_go_on(
