@@ -219,6 +219,18 @@ class TrainConfig:
     cr_ctc: float = opt(
         0.0, "weight of the consistency loss between two augmented views", min=0.0, max=10
     )
+    inter_ctc: float = opt(
+        0.0,
+        "share of the loss that CTC of inner layers has (0.3 in its paper); 0: none",
+        min=0,
+        max=0.9,
+    )
+    inter_ctc_layers: list[int] = opt(
+        [], "blocks, from 1, after which inner CTC reads; empty: the middle one", min=1
+    )
+    label_smoothing: float = opt(
+        0.0, "share of the loss that pulls the outputs of every frame to uniform", min=0.0, max=0.9
+    )
     checkpoint_every: int = opt(200, "steps between checkpoints, besides each epoch's end", min=1)
     checkpoint_minutes: float = opt(10.0, "minutes between checkpoints at the most", min=0.01)
     keep_last: int = opt(2, "checkpoints kept besides best and last", min=1)

@@ -6,7 +6,7 @@ Legend: N batch, T input frames, T' frames after subsampling, F features, D mode
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -80,6 +80,16 @@ class Encoder(nn.Module):
         Raises:
             ModelError: the shapes do not fit.
         """
+        outputs, lens = self.outputs(x, x_lens)
+        return outputs[0], lens
+
+    def outputs(
+        self, x: Tensor, x_lens: Tensor | None = None, taps: Sequence[int] = ()
+    ) -> tuple[list[Tensor], Tensor]:
+        """Encode as :meth:`forward`; return the output and those of the layers ``taps`` (from 1).
+
+        Each (N, T', D) after the final norm, the last layer's first.
+        """
         lens = self._checked_lens(x, x_lens)
         mask = None if x_lens is None else lens
         x = self.dropout(self.subsampling(x, mask))
@@ -87,12 +97,15 @@ class Encoder(nn.Module):
         mask = None if x_lens is None else lens
         if self.kind == "transformer":
             x = x + sinusoidal_positions(x.shape[1], self.dim, x.device).to(x.dtype)
-        for layer in self.layers:
+        tapped = []
+        for number, layer in enumerate(self.layers, 1):
             if self.grad_checkpoint and self.training and torch.is_grad_enabled():
                 x = checkpoint(layer, x, mask, use_reentrant=False)
             else:
                 x = layer(x, mask)
-        return self.norm(x), lens
+            if number in taps:
+                tapped.append(self.norm(x))
+        return [self.norm(x), *tapped], lens
 
     def init_state(self, n: int, device: torch.device | str | None = None) -> State:
         """State of ``n`` streams before their first frame.

@@ -28,7 +28,10 @@ MIN_STD = 1e-3
 
 
 class CtcModel(nn.Module):
-    """Features to log-probabilities, offline and as a stream."""
+    """Features to log-probabilities, offline and as a stream.
+
+    ``taps``: inner layers (from 1) that the head reads too in training, for intermediate CTC.
+    """
 
     mean: Tensor
     std: Tensor
@@ -43,6 +46,7 @@ class CtcModel(nn.Module):
         self.register_buffer("std", torch.ones(input_dim))
         self.encoder = build_encoder(config, input_dim)
         self.head = CtcHead(config.dim, vocab_size)
+        self.taps: tuple[int, ...] = ()
 
     @property
     def subsampling_factor(self) -> int:
@@ -84,8 +88,13 @@ class CtcModel(nn.Module):
         """Map features (N, T, F) of ``lens`` (N,) frames to log-probabilities (N, T', V) float32.
 
         Returns the log-probabilities and their lengths (N,); those past a length have no meaning.
+        In training N rows more follow for each of ``taps``.
         """
-        y, y_lens = self.encoder(self.normalize(features, lens), lens)
+        features = self.normalize(features, lens)
+        if self.training and self.taps:
+            outputs, y_lens = self.encoder.outputs(features, lens, self.taps)
+            return self.head(torch.cat(outputs)), y_lens.repeat(len(outputs))
+        y, y_lens = self.encoder(features, lens)
         return self.head(y), y_lens
 
     def init_state(self, n: int, device: torch.device | str | None = None) -> State:

@@ -1,4 +1,4 @@
-"""Training losses: CTC, and consistency between two augmented views (CR-CTC).
+"""Training losses: CTC, of inner layers too, label smoothing, consistency of two views (CR-CTC).
 
 Shapes: N batch, T frames after subsampling, V vocabulary, S target length. All in float32, natural
 logarithms, summed over frames: the trainer divides by the frames of the global batch.
@@ -6,6 +6,7 @@ logarithms, summed over frames: the trainer divides by the frames of the global 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -81,9 +82,52 @@ def get_graph_loss(lang: object) -> TextLoss:
 
 
 def make_training_loss(config: Config, lang: object) -> TrainingLoss:
-    """Return the loss that ``train.loss`` and ``train.cr_ctc`` ask for."""
-    graph = get_graph_loss(lang) if config.train.loss == "graph_ctc" else None
-    return TrainingLoss(get_ctc_loss(config), config.train.cr_ctc, graph)
+    """Return the loss that the options ``train.loss cr_ctc inter_ctc label_smoothing`` ask for."""
+    options = config.train
+    graph = get_graph_loss(lang) if options.loss == "graph_ctc" else None
+    return TrainingLoss(
+        get_ctc_loss(config),
+        options.cr_ctc,
+        graph,
+        options.inter_ctc,
+        len(inter_ctc_layers(config)),
+        options.label_smoothing,
+    )
+
+
+def inter_ctc_layers(config: Config) -> tuple[int, ...]:
+    """Inner layers (from 1, in order) whose CTC loss counts; none without ``train.inter_ctc``.
+
+    Raises:
+        ConfigError: a layer is not an inner one.
+    """
+    if config.train.inter_ctc == 0:
+        return ()
+    last = config.model.num_layers
+    layers = sorted(set(config.train.inter_ctc_layers or [last // 2]))
+    wrong = [layer for layer in layers if not 1 <= layer < last]
+    if wrong:
+        raise ConfigError(
+            f"train.inter_ctc_layers={layers}: {wrong[0]} is no inner layer of model.num_layers={last}"
+        )
+    return tuple(layers)
+
+
+def uniform_loss(log_probs: Tensor, lens: Tensor) -> Tensor:
+    """Label smoothing for CTC: KL(model || uniform) = log V - entropy, summed over frames.
+
+    Kim et al. 2018 (Improved training for online end-to-end speech recognition systems).
+
+    Args:
+        log_probs: ``(N, T, V)`` float32, normalised.
+        lens: ``(N,)`` frames of each utterance; later frames do not count.
+
+    Returns:
+        ``(N,)`` float32.
+    """
+    V = log_probs.shape[2]
+    per_frame = math.log(V) + (log_probs.exp() * log_probs).sum(dim=-1)  # (N, T)
+    return per_frame.masked_fill(_past(log_probs, lens), 0.0).sum(dim=1)
 
 
 def consistency_loss(log_probs: Tensor, other: Tensor, lens: Tensor) -> Tensor:
@@ -100,9 +144,13 @@ def consistency_loss(log_probs: Tensor, other: Tensor, lens: Tensor) -> Tensor:
     Returns:
         ``(N,)`` float32, summed over frames.
     """
-    past = torch.arange(log_probs.shape[1], device=log_probs.device) >= lens[:, None]  # (N, T)
     total = _divergence(other, log_probs) + _divergence(log_probs, other)  # (N, T)
-    return 0.5 * total.masked_fill(past, 0.0).sum(dim=1)
+    return 0.5 * total.masked_fill(_past(log_probs, lens), 0.0).sum(dim=1)
+
+
+def _past(log_probs: Tensor, lens: Tensor) -> Tensor:
+    """(N, T), true past the end of each utterance."""
+    return torch.arange(log_probs.shape[1], device=log_probs.device) >= lens[:, None]
 
 
 def _divergence(target: Tensor, log_probs: Tensor) -> Tensor:
@@ -119,11 +167,17 @@ class TrainingLoss:
         cr_ctc: weight of the consistency loss; 0 means one view, else the batch holds the first
             views and then the second views of the same utterances.
         graph: loss of each transcript, in place of ``ctc`` in training; None: ``ctc``.
+        inter_ctc: share that the mean loss of the inner outputs has (Lee and Watanabe 2021).
+        taps: inner outputs; their rows follow those of the last layer.
+        label_smoothing: share of :func:`uniform_loss` in the CTC loss of each output.
     """
 
     ctc: CtcLoss
     cr_ctc: float = 0.0
     graph: TextLoss | None = None
+    inter_ctc: float = 0.0
+    taps: int = 0
+    label_smoothing: float = 0.0
 
     @property
     def views(self) -> int:
@@ -137,14 +191,43 @@ class TrainingLoss:
         targets: Sequence[Sequence[int]],
         texts: Sequence[str] = (),
     ) -> Tensor:
-        """Return ``(N,)`` losses for ``views * N`` rows of ``log_probs`` and N ``targets``."""
+        """Return ``(N,)`` losses.
+
+        Args:
+            log_probs: ``((1 + taps) * views * N, T, V)``.
+            lens: as many.
+            targets: N token sequences.
+            texts: N transcripts, for ``graph``.
+        """
+        outputs = log_probs.chunk(1 + self.taps)  # each (views * N, T, V)
+        lens = lens[: len(outputs[0])]
+        losses = [self._of_views(output, lens, targets, texts) for output in outputs]
+        loss = losses[0]
+        if self.taps:
+            inner = sum(losses[1:], torch.zeros_like(loss)) / self.taps
+            loss = (1.0 - self.inter_ctc) * loss + self.inter_ctc * inner
+        if self.views == 1:
+            return loss
+        ours, theirs = outputs[0].chunk(2)
+        consistency = consistency_loss(ours, theirs, lens[: len(targets)])
+        return loss + self.cr_ctc * consistency
+
+    def _of_views(
+        self,
+        log_probs: Tensor,
+        lens: Tensor,
+        targets: Sequence[Sequence[int]],
+        texts: Sequence[str],
+    ) -> Tensor:
+        """``(N,)`` mean over the views of one output's loss."""
         if self.graph is not None:
             both = self.graph(log_probs, lens, [*texts] * self.views)  # (views * N,)
         else:
             both = self.ctc(log_probs, lens, [*targets] * self.views)
+        if self.label_smoothing:
+            smooth = uniform_loss(log_probs, lens)
+            both = (1.0 - self.label_smoothing) * both + self.label_smoothing * smooth
         if self.views == 1:
             return both
         first, second = both.chunk(2)
-        ours, theirs = log_probs.chunk(2)
-        consistency = consistency_loss(ours, theirs, lens[: len(targets)])
-        return 0.5 * (first + second) + self.cr_ctc * consistency
+        return 0.5 * (first + second)

@@ -14,6 +14,7 @@ from lmu_asr.files import read_json
 from lmu_asr.models.model import CtcModel, build_model
 from lmu_asr.training.distributed import World, log_main, set_threads
 from lmu_asr.training.finetune import start_from
+from lmu_asr.training.loss import inter_ctc_layers
 from lmu_asr.training.optim import count_parameters
 from lmu_asr.training.state import seed_everything
 
@@ -46,7 +47,8 @@ def make_model(config: Config, data_dir: Path, vocab_size: int, tokens: str = ""
 
     Raises:
         DataError: ``cmvn.json`` is missing.
-        ModelError, CheckpointError: the options, or the weights of ``train.init_from``, do not fit.
+        ConfigError, ModelError, CheckpointError: the options, or the weights of
+            ``train.init_from``, do not fit.
     """
     path = data_dir / "cmvn.json"
     if not path.is_file():
@@ -54,6 +56,7 @@ def make_model(config: Config, data_dir: Path, vocab_size: int, tokens: str = ""
     statistics = read_json(path)
     cmvn = (torch.tensor(statistics["mean"]), torch.tensor(statistics["std"]))
     model = build_model(config.model, config.features.num_mel_bins, vocab_size, cmvn)
+    model.taps = inter_ctc_layers(config)
     if config.train.init_from:
         start_from(model, config.train.init_from, tokens)
     return model

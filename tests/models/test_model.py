@@ -145,3 +145,20 @@ def test_ctc_loss_falls_on_a_toy_task(encoder: str) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert sum(losses[-5:]) / 5 < 0.3 * losses[0]
+
+
+def test_inner_outputs_come_with_training_alone() -> None:
+    torch.manual_seed(0)
+    model = build_model(replace(SMALL, num_layers=3, dropout=0.0), 5, 4)
+    x, lens = torch.randn(2, 20, 5), torch.tensor([20, 13])
+    plain, plain_lens = model.train()(x, lens)
+    model.taps = (1, 2)
+    both, both_lens = model(x, lens)
+    assert both_lens.tolist() == plain_lens.tolist() * 3
+    assert torch.equal(both[:2], plain)
+    for n in (1, 2):  # what a model of the first n layers gives
+        model.encoder.layers, layers = model.encoder.layers[:n], model.encoder.layers
+        model.taps = ()
+        torch.testing.assert_close(both[2 * n : 2 * n + 2], model(x, lens)[0], rtol=0, atol=0)
+        model.encoder.layers, model.taps = layers, (1, 2)
+    assert torch.equal(model.eval()(x, lens)[0], plain)

@@ -16,7 +16,9 @@ from lmu_asr.training.loss import (
     TrainingLoss,
     consistency_loss,
     ctc_loss,
+    inter_ctc_layers,
     make_training_loss,
+    uniform_loss,
 )
 
 
@@ -105,3 +107,52 @@ def test_two_views_average_their_ctc_and_add_consistency() -> None:
     want = 0.5 * (single[:2] + single[2:]) + 0.2 * consistency
     torch.testing.assert_close(loss(log_probs, lens, targets), want)
     assert loss.views == 2 and TrainingLoss(ctc_loss).views == 1
+
+
+def test_uniform_loss_by_hand() -> None:
+    uniform = torch.full((1, 3, 4), -math.log(4.0))
+    certain = torch.tensor([[[0.0, -200.0, -200.0, -200.0]]]).expand(1, 3, 4)
+    halves = torch.tensor([[[0.5, 0.5, 1e-30, 1e-30]]]).log().expand(1, 3, 4)
+    both = torch.cat([uniform, certain, halves])
+    got = uniform_loss(both, torch.tensor([3, 2, 1]))
+    want = [0.0, 2 * math.log(4.0), math.log(4.0) - math.log(2.0)]
+    assert got.tolist() == pytest.approx(want, abs=1e-6)
+
+
+def test_uniform_loss_is_the_divergence_and_ignores_padding() -> None:
+    log_probs = random_log_probs(2, 5, 6)
+    p = log_probs.double().exp()
+    per_frame = (p * (p * 6).log()).sum(-1)
+    got = uniform_loss(log_probs, torch.tensor([5, 2]))
+    assert got.tolist() == pytest.approx([float(per_frame[0].sum()), float(per_frame[1, :2].sum())])
+    log_probs[1, 2:] = math.nan
+    assert torch.equal(uniform_loss(log_probs, torch.tensor([5, 2])), got)
+
+
+def test_label_smoothing_takes_its_share() -> None:
+    log_probs, lens, targets = random_log_probs(2, 6, 5), torch.tensor([6, 4]), [[1, 2], [3]]
+    got = TrainingLoss(ctc_loss, label_smoothing=0.1)(log_probs, lens, targets)
+    want = 0.9 * ctc_loss(log_probs, lens, targets) + 0.1 * uniform_loss(log_probs, lens)
+    torch.testing.assert_close(got, want)
+
+
+def test_inner_outputs_share_the_loss_and_consistency_is_of_the_last() -> None:
+    log_probs, targets = random_log_probs(12, 6, 5), [[1, 2], [3]]  # 3 outputs of 2 views of 2
+    lens = torch.tensor([6, 4]).repeat(6)
+    got = TrainingLoss(ctc_loss, cr_ctc=0.2, inter_ctc=0.3, taps=2)(log_probs, lens, targets)
+    single = ctc_loss(log_probs, lens, targets * 6).view(3, 2, 2).mean(1)  # (output, utterance)
+    consistency = consistency_loss(log_probs[:2], log_probs[2:4], lens[:2])
+    want = 0.7 * single[0] + 0.3 * 0.5 * (single[1] + single[2]) + 0.2 * consistency
+    torch.testing.assert_close(got, want)
+
+
+def test_inner_layers_of_options() -> None:
+    def layers(**train: object) -> tuple[int, ...]:
+        values = {"model": {"num_layers": 6}, "train": train}
+        return inter_ctc_layers(config_from_dict(values, "test"))
+
+    assert layers() == layers(inter_ctc_layers=[2]) == ()
+    assert layers(inter_ctc=0.3) == (3,)
+    assert layers(inter_ctc=0.3, inter_ctc_layers=[4, 2, 4]) == (2, 4)
+    with pytest.raises(ConfigError, match=r"\[2, 6\]: 6 is no inner layer of model.num_layers=6"):
+        layers(inter_ctc=0.3, inter_ctc_layers=[2, 6])

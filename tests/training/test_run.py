@@ -39,11 +39,18 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return make_data(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.mark.parametrize("option", ["train.cr_ctc=0.2", "train.ema=0.9"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["train.cr_ctc=0.2", "train.label_smoothing=0.1"],
+        ["train.ema=0.9"],
+        ["train.inter_ctc=0.3", "train.inter_ctc_layers=[1]", "model.num_layers=2"],
+    ],
+)
 def test_training_leaves_loadable_weights(
-    tmp_path: Path, prepared: tuple[Path, Path], option: str
+    tmp_path: Path, prepared: tuple[Path, Path], options: list[str]
 ) -> None:
-    config = tiny_config(option)
+    config = tiny_config(*options)
     run_training(config, tmp_path, *prepared)
     assert read_json(tmp_path / "training.json")["finished"]
     losses = [row["loss"] for row in read_metrics(tmp_path / "metrics.jsonl")]
