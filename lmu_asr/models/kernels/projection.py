@@ -21,7 +21,9 @@ from lmu_asr.models.kernels.chunked import ChunkMap, channel_chunks, product, st
 from lmu_asr.models.kernels.operators import ChunkOperators, chunk_operators, toeplitz
 
 LENGTHS = (8, 10, 9, 7, 12, 11, 6)
-SPAN = 8
+SPAN = 16
+ALIGNMENT = 16
+"""Columns of X are filled up to a multiple of it: products of other widths lose a tenth."""
 
 Side = tuple[Tensor, Tensor]
 """A second input (N, T, F) and its weight (D, F)."""
@@ -55,7 +57,7 @@ def chunked_projection(
     x = torch.cat([inputs, states[:, :, :K]], dim=3)  # (C, N, K, L + Q)
     end = state_at(x, states[:, :, K], ops, lens, T)
     columns = x.permute(1, 2, 0, 3).reshape(N * K, -1)
-    columns = torch.cat([columns, columns.new_ones(N * K, 1)], dim=1)
+    columns = torch.cat([columns, _constant_columns(columns)], dim=1)
     if side is not None:
         second = F.pad(side[0], (0, 0, 0, -T % L)) if T % L else side[0]
         side = second.reshape(-1, second.shape[-1]), side[1]
@@ -63,6 +65,14 @@ def chunked_projection(
     output = _dense_output(ops, weight, bias)
     y = _TwoProducts.apply(columns, output, *(side or (None, None)), shape, product_dtype, relu)
     return y if K * L == T else y[:, :T], end
+
+
+def _constant_columns(columns: Tensor) -> Tensor:
+    """A one for the bias, and zeros up to the next multiple of ALIGNMENT, (N * K, P)."""
+    rows, width = columns.shape
+    one = columns.new_zeros(1, ALIGNMENT - width % ALIGNMENT)
+    one[0, 0] = 1.0
+    return one.expand(rows, -1)
 
 
 class _TwoProducts(torch.autograd.Function):
@@ -134,7 +144,10 @@ def _boundary_states(
 
 
 def _dense_output(ops: ChunkOperators, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The map from [X of all channels | 1] to a chunk's outputs, (C * (L + Q) + 1, L * D)."""
+    """The map from [X of all channels | 1 | 0] to a chunk's outputs, (W, L * D).
+
+    W is C * (L + Q) + 1, filled up to a multiple of ALIGNMENT.
+    """
     D = weight.shape[0]
     G, L, Q = ops.impulse.shape
     c = weight.shape[1] // (G * Q)
@@ -147,7 +160,9 @@ def _dense_output(ops: ChunkOperators, weight: Tensor, bias: Tensor | None) -> T
     inner = (ops.impulse @ columns).view(G, L, c, D).transpose(1, 2)  # (G, c, s, D)
     outer = (ops.lifted.flatten(1, 2) @ columns).view(G, Q, L, c, D).permute(0, 3, 1, 2, 4)
     both = torch.cat([toeplitz(inner), outer], dim=2)  # (G, c, L + Q, L, D)
-    return torch.cat([both.reshape(-1, L * D), constant.repeat(L).unsqueeze(0)])
+    rows = both.reshape(-1, L * D)
+    unused = rows.new_zeros(-(rows.shape[0] + 1) % ALIGNMENT, L * D)
+    return torch.cat([rows, constant.repeat(L).unsqueeze(0), unused])
 
 
 class _OneChannelOutput(torch.autograd.Function):
@@ -158,25 +173,27 @@ class _OneChannelOutput(torch.autograd.Function):
         ctx: Any, weight: Tensor, bias: Tensor, lifted: Tensor, impulse: Tensor
     ) -> Tensor:
         (L, Q), D = impulse.shape, weight.shape[0]
-        output = weight.new_empty(L + Q + 1, L, D)
+        used = L + Q + 1
+        output = weight.new_empty(used + -used % ALIGNMENT, L, D)
         inner = impulse @ weight.T  # (L, D)
         for j in range(L):
             output[j, :j] = 0.0
             output[j, j:] = inner[: L - j]
-        torch.mm(lifted, weight.T, out=output[L:-1].view(-1, D))
-        output[-1] = bias
+        torch.mm(lifted, weight.T, out=output[L : L + Q].view(-1, D))
+        output[L + Q] = bias
+        output[used:] = 0.0
         ctx.save_for_backward(lifted, impulse)
-        return output.view(L + Q + 1, L * D)
+        return output.view(-1, L * D)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         lifted, impulse = ctx.saved_tensors
         L, Q = impulse.shape
-        grad = grad.reshape(L + Q + 1, L, -1)
+        grad = grad.reshape(grad.shape[0], L, -1)
         inner = grad[0].clone()
         for j in range(1, L):
             inner[: L - j] += grad[j, j:]
         grad_weight = inner.T @ impulse
-        grad_weight.addmm_(grad[L:-1].reshape(lifted.shape[0], -1).T, lifted)
-        return grad_weight, grad[-1].sum(0), None, None
+        grad_weight.addmm_(grad[L : L + Q].reshape(lifted.shape[0], -1).T, lifted)
+        return grad_weight, grad[L + Q].sum(0), None, None
