@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lmu_asr.models.kernels.elementwise import silu_gate
 from lmu_asr.models.layers import init_linear, mask_frames
 from lmu_asr.models.memory import LegendreMemory
 from lmu_asr.models.mixers import Mixer, State
-from lmu_asr.models.native.fused import silu_gate
 
 
 class DepthwiseConv(nn.Module):

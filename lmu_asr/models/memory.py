@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from lmu_asr.models.kernels.chunked import chunked_memory
 from lmu_asr.models.kernels.compiled import available as kernel_available
 from lmu_asr.models.kernels.compiled import compiled_memory
-from lmu_asr.models.kernels.fused import ORDERS as TRITON_ORDERS
-from lmu_asr.models.kernels.fused import available as triton_available
-from lmu_asr.models.kernels.fused import triton_memory
 from lmu_asr.models.kernels.operators import chunk_operators
 from lmu_asr.models.kernels.projection import chunked_projection
 from lmu_asr.models.kernels.reference import fft_memory, sequential_memory
+from lmu_asr.models.kernels.triton_memory import ORDERS as TRITON_ORDERS
+from lmu_asr.models.kernels.triton_memory import available as triton_available
+from lmu_asr.models.kernels.triton_memory import triton_memory
 from lmu_asr.models.legendre import (
     LmuError,
     UnstableDiscretizationError,

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmu_asr.errors import ModelError
-from lmu_asr.models.native import fused
-from lmu_asr.models.native.stream import StreamingBlock
-from lmu_asr.models.native.stream import fits as streaming_fits
+from lmu_asr.models.kernels import elementwise
+from lmu_asr.models.streaming_block import StreamingBlock
+from lmu_asr.models.streaming_block import fits as streaming_fits
 
 TILE = 64  # outputs that lie together in the packed weight
 Model = TypeVar("Model", bound=nn.Module)
@@ -51,7 +51,7 @@ class Int8Linear(nn.Module):
             ModelError: another type or device.
         """
         _check_input(x, "int8")
-        native = fused.library()
+        native = elementwise.library()
         if native is None:
             return F.linear(x, self.dequantized(), self.bias)
         x = x.contiguous()
@@ -94,7 +94,7 @@ class PackedLinear(nn.Module):
             ModelError: another type or device.
         """
         _check_input(x, "packed")
-        native = fused.library()
+        native = elementwise.library()
         if native is None:
             return F.linear(x, unpack(self.weight, self.out_features), self.bias)
         x = x.contiguous()
@@ -142,7 +142,7 @@ def is_quantized(model: nn.Module) -> bool:
 
 
 def _converted(model: Model, layer: type[Int8Linear] | type[PackedLinear]) -> Model:
-    if fused.library() is None:
+    if elementwise.library() is None:
         logging.warning("packed weights without the compiled kernel: same results, but slower")
     converted = copy.deepcopy(model).cpu().eval()
     _replace(converted, layer)

@@ -14,8 +14,8 @@ from lmu_asr.errors import CheckpointError
 from lmu_asr.files import fingerprint, sha256_file
 from lmu_asr.lang.lang import Lang
 from lmu_asr.models.model import CtcModel, build_model, save_model
-from lmu_asr.models.native.stream import StreamingBlock
 from lmu_asr.models.quant import is_quantized
+from lmu_asr.models.streaming_block import StreamingBlock
 from lmu_asr.training.checkpoint import save_checkpoint
 from tests.decoding.fakes import make_lang
 

@@ -11,8 +11,8 @@ from torch import nn
 from lmu_asr.config import ModelConfig
 from lmu_asr.errors import ModelError
 from lmu_asr.models.describe import count_parameters
+from lmu_asr.models.kernels import elementwise
 from lmu_asr.models.model import build_model, load_model, save_model
-from lmu_asr.models.native import fused
 from lmu_asr.models.quant import (
     Int8Linear,
     PackedLinear,
@@ -57,8 +57,8 @@ def test_product_equals_that_of_the_rounded_weight(
     path: str, rows: int, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if path == "torch":
-        monkeypatch.setattr(fused, "library", lambda: None)
-    elif fused.library() is None:
+        monkeypatch.setattr(elementwise, "library", lambda: None)
+    elif elementwise.library() is None:
         pytest.skip("no C++ compiler here")
     torch.manual_seed(1)
     for bias in (True, False):

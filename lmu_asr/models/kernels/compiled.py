@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lmu_asr.models.kernels.build import load_library
 from lmu_asr.models.kernels.operators import ChunkOperators, chunk_operators
 from lmu_asr.models.legendre import LmuError
-from lmu_asr.models.native.build import load_library
 
 CHUNK = 8
 LANES = 32

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lmu_asr.models.native.build import load_library
+from lmu_asr.models.kernels.build import load_library
 
 _P, _L, _F = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
 _SIGNATURES: dict[str, list[Any]] = {
@@ -38,7 +38,7 @@ GRADIENT_ROWS = 64  # rows that share one partial weight gradient in rms_backwar
 @functools.lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
     """Return the compiled functions with their argument types set, or None."""
-    found = load_library(Path(__file__).with_name("fused.cpp"))
+    found = load_library(Path(__file__).with_name("elementwise.cpp"))
     for name, arguments in _SIGNATURES.items() if found is not None else ():
         function = getattr(found, name)
         function.argtypes, function.restype = arguments, None

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmu_asr.models.native import build, fused
+from lmu_asr.models.kernels import build, elementwise
 
 Function = Callable[..., Tensor]
 
@@ -18,8 +18,8 @@ Function = Callable[..., Tensor]
 @pytest.fixture(params=["compiled", "torch"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     if request.param == "torch":
-        monkeypatch.setattr(fused, "library", lambda: None)
-    elif fused.library() is None:
+        monkeypatch.setattr(elementwise, "library", lambda: None)
+    elif elementwise.library() is None:
         pytest.skip("no C++ compiler here")
     yield request.param
 
@@ -42,7 +42,7 @@ def test_rms_norm(path: str, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     x, w = torch.randn(shape) * 3, torch.randn(shape[-1])
     check(
-        lambda x, w: fused.rms_norm(x, w, 1e-6),
+        lambda x, w: elementwise.rms_norm(x, w, 1e-6),
         lambda x, w: x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() * w,
         x,
         w,
@@ -57,7 +57,7 @@ def test_swiglu(path: str, shape: tuple[int, ...]) -> None:
         a, b = ab.chunk(2, -1)
         return a * torch.sigmoid(a) * b
 
-    check(fused.swiglu, reference, torch.randn(shape) * 5)
+    check(elementwise.swiglu, reference, torch.randn(shape) * 5)
 
 
 @pytest.mark.parametrize("layout", ["plain", "halves", "transposed", "expanded"])
@@ -78,12 +78,12 @@ def test_silu_gate_in_any_layout(path: str, layout: str) -> None:
         v, g = cut(x)
         return v * g * torch.sigmoid(g)
 
-    check(lambda x: fused.silu_gate(*cut(x)), reference, both)
+    check(lambda x: elementwise.silu_gate(*cut(x)), reference, both)
 
 
 def test_gate_is_right_far_out_and_passes_nan_on(path: str) -> None:
     x = torch.tensor([-200.0, -90.0, -30.0, 0.0, 30.0, 90.0, 200.0, torch.nan])
-    y = fused.silu_gate(torch.ones(8), x)
+    y = elementwise.silu_gate(torch.ones(8), x)
     torch.testing.assert_close(y, F.silu(x.double()).float(), equal_nan=True, atol=1e-12, rtol=1e-6)
 
 
@@ -92,7 +92,7 @@ def test_dropped_sum(path: str, rate: float) -> None:
     torch.manual_seed(3)
     x, branch = torch.randn(100, 997), torch.rand(100, 997) + 1
     x, branch = x.requires_grad_(), branch.requires_grad_()
-    y = fused.dropped_sum(x, branch, rate)
+    y = elementwise.dropped_sum(x, branch, rate)
     added = (y - x).detach()
     kept = added.abs() > 1e-3
     assert abs(float(kept.float().mean()) - (1 - rate)) < 0.005
@@ -107,7 +107,7 @@ def test_dropped_sum(path: str, rate: float) -> None:
 def test_dropped_sum_repeats_with_the_seed_and_not_without(path: str) -> None:
     def draw(seed: int) -> list[Tensor]:
         torch.manual_seed(seed)
-        return [fused.dropped_sum(torch.zeros(999), torch.ones(999), 0.5) for _ in range(2)]
+        return [elementwise.dropped_sum(torch.zeros(999), torch.ones(999), 0.5) for _ in range(2)]
 
     first, second = draw(4)
     assert torch.equal(first, draw(4)[0]) and torch.equal(second, draw(4)[1])
@@ -116,7 +116,7 @@ def test_dropped_sum_repeats_with_the_seed_and_not_without(path: str) -> None:
 
 
 def test_compiled_results_do_not_depend_on_threads() -> None:
-    if fused.library() is None:
+    if elementwise.library() is None:
         pytest.skip("no C++ compiler here")
     torch.manual_seed(6)
     x, w = torch.randn(500, 144, requires_grad=True), torch.randn(144, requires_grad=True)
@@ -124,7 +124,7 @@ def test_compiled_results_do_not_depend_on_threads() -> None:
     for threads in (1, 2):
         torch.set_num_threads(threads)
         torch.manual_seed(7)
-        y = fused.dropped_sum(x, fused.rms_norm(x, w, 1e-6), 0.3)
+        y = elementwise.dropped_sum(x, elementwise.rms_norm(x, w, 1e-6), 0.3)
         results.append((y, *torch.autograd.grad(y.square().sum(), [x, w])))
     torch.set_num_threads(before)
     for a, b in zip(*results, strict=True):
@@ -134,10 +134,10 @@ def test_compiled_results_do_not_depend_on_threads() -> None:
 def test_other_dtypes_take_torch() -> None:
     for dtype in (torch.float64, torch.bfloat16):
         x = torch.randn(4, 6, dtype=dtype)
-        assert fused.rms_norm(x, torch.ones(6, dtype=dtype), 1e-6).dtype == dtype
-        assert fused.swiglu(x).dtype == dtype
-        assert fused.silu_gate(x, x).dtype == dtype
-        assert fused.dropped_sum(x, x, 0.5).dtype == dtype
+        assert elementwise.rms_norm(x, torch.ones(6, dtype=dtype), 1e-6).dtype == dtype
+        assert elementwise.swiglu(x).dtype == dtype
+        assert elementwise.silu_gate(x, x).dtype == dtype
+        assert elementwise.dropped_sum(x, x, 0.5).dtype == dtype
 
 
 def test_source_that_does_not_compile_falls_back_with_one_line(
@@ -166,7 +166,7 @@ def test_missing_compiler_falls_back(
 def test_library_is_built_once_and_anew_when_the_source_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if fused.library() is None:
+    if elementwise.library() is None:
         pytest.skip("no C++ compiler here")
     monkeypatch.setenv("LMU_ASR_CACHE", str(tmp_path / "cache"))
     source = tmp_path / "answer.cpp"

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from lmu_asr.models.blocks import Block
 from lmu_asr.models.gated_lmu import GatedLmu
+from lmu_asr.models.kernels import elementwise
 from lmu_asr.models.layers import SwiGLU
 from lmu_asr.models.mixers import State
-from lmu_asr.models.native import fused
 
 MAX_ORDER = 1024
 _SIZES = ("D", "C", "G", "Q", "H", "width")
@@ -26,7 +26,7 @@ _POINTERS = (
 
 
 class _BlockStruct(ctypes.Structure):
-    """``Block`` of fused.cpp, field by field."""
+    """``Block`` of elementwise.cpp, field by field."""
 
     _fields_ = [
         *((name, ctypes.c_long) for name in _SIZES),
@@ -50,7 +50,7 @@ class StreamingBlock(Block):
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """See :meth:`Block.step`."""
-        native = fused.library()
+        native = elementwise.library()
         if native is None or x.dtype != torch.float32 or x.device.type != "cpu":
             return super().step(x, state)
         if self._prepared is None:
