@@ -242,6 +242,8 @@ class TrainConfig:
     num_workers: int = opt(-1, "loader processes; -1: chosen from the machine", min=-1, max=256)
     deterministic: bool = opt(True, "bit-equal runs on the CPU, deterministic kernels on a GPU")
     tensorboard: bool = opt(True, "write TensorBoard events")
+    wandb: str = opt("off", "Weights and Biases, an extra", choices=("off", "offline", "online"))
+    wandb_project: str = opt("lmu_asr", "project of Weights and Biases")
     autoconf: bool = opt(
         True, "measure memory before training and split batches that would not fit"
     )

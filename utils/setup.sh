@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
-# Makes the environment of the toolkit: ./utils/setup.sh [--with-k2] [--with-kaldifeat]
+# Makes the environment of the toolkit: ./utils/setup.sh [--with-k2] [--with-kaldifeat] [--with-extras]
 #   --venv DIR          where (.venv)
 #   --python NAME       interpreter to build on (python3)
 #   --torch VERSION     torch to install (2.13.0); TORCH_FIND_LINKS or pip's own settings say from where
 #   --with-k2           k2: for the installed torch where a wheel can be had, else in .venv-k2
 #   --with-kaldifeat    build kaldifeat (about 12 CPU-minutes)
+#   --with-extras       what some options need: wandb, bitsandbytes
 #   --check             exit 0 when the environment is complete, install nothing
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
-venv=$root/.venv python=python3 torch=2.13.0 with_k2=false with_kaldifeat=false check=false
+venv=$root/.venv python=python3 torch=2.13.0 with_k2=false with_kaldifeat=false with_extras=false check=false
 sets=()
-usage() { sed -n '2,9s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,10s/^# \{0,1\}//p' "$0"; }
 # shellcheck source=utils/parse_options.sh
 . "$root/utils/parse_options.sh"
-parse_options "venv python torch with-k2 with-kaldifeat check" "$@"
+parse_options "venv python torch with-k2 with-kaldifeat with-extras check" "$@"
 
 requirements=("$root/utils/requirements.txt" "$root/utils/requirements-test.txt" "$root/utils/constraints.txt")
 mark=$venv/.lmu-asr-ready
@@ -32,6 +33,11 @@ install() {
   mv "$mark.tmp" "$mark"
 }
 
+install_extras() {
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$root/utils/constraints.txt" \
+    -c "$root/utils/constraints-extras.txt" -r "$root/utils/requirements-extras.txt" 2>&1 | quiet
+}
+
 quiet() { grep -v -E "^WARNING: Location|^$" || true; }
 
 if [[ $check == true ]]; then
@@ -39,5 +45,6 @@ if [[ $check == true ]]; then
   exit
 fi
 complete || install
+if [[ $with_extras == true ]]; then install_extras; fi
 if [[ $with_k2 == true ]]; then "$root/utils/setup_k2.sh" "$venv"; fi
 if [[ $with_kaldifeat == true ]]; then "$root/utils/setup_kaldifeat.sh" "$venv"; fi

@@ -22,6 +22,8 @@ OPERATIONAL = (
     "train.log_every",
     "train.num_workers",
     "train.tensorboard",
+    "train.wandb",
+    "train.wandb_project",
 )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lmu_asr.files import atomic_path, atomic_write_text
+from lmu_asr.training.trackers import Tracker
 
 
 class MetricsLog:
@@ -22,7 +23,7 @@ class MetricsLog:
     Args:
         directory: the experiment directory.
         rows: history to go on from; what is on disk beyond it is dropped.
-        tensorboard: also write ``tensorboard/``.
+        trackers: what else takes the numbers of each row.
         writes: whether this process writes at all.
     """
 
@@ -30,7 +31,7 @@ class MetricsLog:
         self,
         directory: Path,
         rows: Sequence[dict[str, Any]],
-        tensorboard: bool = False,
+        trackers: Sequence[Tracker] = (),
         writes: bool = True,
     ) -> None:
         self.writes = writes
@@ -38,7 +39,7 @@ class MetricsLog:
         self.rows = list(rows)
         self._ok = True
         self._rewrite()
-        self._writer = _open_tensorboard(directory, self.rows) if tensorboard else None
+        self._trackers = list(trackers)
 
     def add(self, kind: str, step: int, epoch: int, **values: Any) -> None:
         """Append one row; a full disk is said once and does not stop the run."""
@@ -48,17 +49,16 @@ class MetricsLog:
             self._rewrite()
         else:
             self._append(json.dumps(row) + "\n")
-        if self._writer is not None:
-            numbers = {k: v for k, v in values.items() if isinstance(v, (int, float))}
-            for name, value in numbers.items():
-                self._writer.add_scalar(f"{kind}/{name}", value, step)
+        numbers = {f"{kind}/{k}": v for k, v in values.items() if isinstance(v, (int, float))}
+        for tracker in self._trackers:
+            tracker.add(numbers, step)
 
     def close(self) -> None:
         """Make sure that everything is on disk."""
         if not self._ok:
             self._rewrite()
-        if self._writer is not None:
-            self._writer.close()
+        for tracker in self._trackers:
+            tracker.close()
 
     def _append(self, line: str) -> None:
         if not self.writes:
@@ -127,13 +127,3 @@ def _curve(
     axis.set_title(title, fontsize=10)
     axis.set_xlabel("step")
     axis.grid(alpha=0.3)
-
-
-def _open_tensorboard(directory: Path, rows: Sequence[dict[str, Any]]) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        logging.warning("no TensorBoard events: %s; metrics.jsonl has everything", error)
-        return None
-    step = rows[-1]["step"] + 1 if rows else 0
-    return SummaryWriter(str(directory / "tensorboard"), purge_step=step, flush_secs=30)

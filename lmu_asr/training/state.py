@@ -30,6 +30,8 @@ NEUTRAL_KEYS = frozenset(
         "num_workers",
         "patience",
         "tensorboard",
+        "wandb",
+        "wandb_project",
     )
 )
 SECTIONS = ("seed", "features", "model", "augment", "train")

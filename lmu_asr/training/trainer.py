@@ -65,6 +65,7 @@ from lmu_asr.training.state import (
     shaping_options,
 )
 from lmu_asr.training.step import GradientStep, StepSums, TrainBatch, TrainSource
+from lmu_asr.training.trackers import open_trackers
 
 MAX_SKIPPED_IN_A_ROW = 50
 
@@ -137,8 +138,9 @@ class Trainer:
                 write_summary(self.exp_dir, self.config, self.model, self.state, rows, self.world)
             return
         stack.enter_context(self.stop.listening())
-        tensorboard = self.options.tensorboard and self.world.is_main
-        self.metrics = MetricsLog(self.exp_dir, rows, tensorboard, self.world.is_main)
+        main = self.world.is_main
+        trackers = open_trackers(self.config, self.exp_dir, rows) if main else ()
+        self.metrics = MetricsLog(self.exp_dir, rows, trackers, main)
         stack.callback(self.metrics.close)
         stack.callback(self.store.wait)
         try:

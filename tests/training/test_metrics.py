@@ -9,6 +9,7 @@ import pytest
 
 from lmu_asr.training import metrics as module
 from lmu_asr.training.metrics import MetricsLog, plot_training, read_metrics
+from lmu_asr.training.trackers import open_tensorboard
 
 ROWS = [{"kind": "train", "step": step, "epoch": 1, "loss": 1.0 / step} for step in (1, 2)]
 
@@ -61,7 +62,9 @@ def test_tensorboard_has_the_scalars(tmp_path: Path) -> None:
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator"
     ).EventAccumulator
-    log = MetricsLog(tmp_path, [], tensorboard=True)
+    tracker = open_tensorboard(tmp_path, [])
+    assert tracker is not None
+    log = MetricsLog(tmp_path, [], [tracker])
     log.add("train", 1, 1, loss=0.5)
     log.add("skipped", 2, 1, reason="x", utterances=["a"])
     log.close()
