@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,6 +14,8 @@ from lmu_asr.models.encoder import build_encoder
 from lmu_asr.models.gated_lmu import DepthwiseConv, GatedLmu
 from lmu_asr.models.lmu import LMU, LMUCell, ParallelLMU
 from lmu_asr.models.memory import LegendreMemory
+from lmu_asr.models.model import CtcModel, build_model
+from lmu_asr.models.quant import pack_for_streaming, quantize
 
 FORMS = ["auto", "sequential", "fft", "chunked"]
 
@@ -152,16 +157,25 @@ def memories(model: nn.Module) -> list[nn.Module]:
     return [m for m in model.modules() if isinstance(m, (LegendreMemory, LMUCell))]
 
 
-@pytest.mark.parametrize("encoder", ["lmu", "lmu_cell", "lmu_parallel"])
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("trainable", [False, True])
-def test_honesty(encoder: str, bidirectional: bool, trainable: bool) -> None:
+LMUS = [
+    {"encoder": encoder, "bidirectional": both}
+    for encoder in ("lmu", "lmu_cell", "lmu_parallel")
+    for both in (False, True)
+] + [
+    {"encoder": "lmu", "bidirectional": both, "trainable_theta": True} for both in (False, True)
+] + [
+    {"encoder": "lmu", "bidirectional": False, "conv_kernel": 3},
+    {"encoder": "lmu", "bidirectional": False, "lookahead": 2},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", LMUS)
+def test_honesty(variant: dict[str, Any]) -> None:
     """After training steps the state still obeys the Legendre A and B of the stated theta."""
     torch.manual_seed(6)
     config = ModelConfig(
-        encoder=encoder, dim=8, num_layers=2, thetas=[5.0, 20.0], memory_order=6, dropout=0.0,
-        bidirectional=bidirectional, trainable_theta=trainable and encoder == "lmu",
-    )  # fmt: skip
+        dim=8, num_layers=2, thetas=[5.0, 20.0], memory_order=6, dropout=0.0, **variant
+    )
     model = build_encoder(config, 5)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     for _ in range(3):
@@ -169,12 +183,34 @@ def test_honesty(encoder: str, bidirectional: bool, trainable: bool) -> None:
         model(torch.randn(2, 40, 5))[0].square().mean().backward()
         optimizer.step()
     found = memories(model)
-    assert len(found) == 2 * (2 if bidirectional else 1)
+    assert len(found) == 2 * (2 if config.bidirectional else 1)
     for memory in found:
         with torch.no_grad():
             check_obeys_legendre(memory)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert not any(name.endswith((".A", ".B", ".Ad", ".Bd")) for name in trained)
+
+
+@pytest.mark.parametrize("make", [pack_for_streaming, quantize])
+@pytest.mark.parametrize("order", [5, 8, 16])
+def test_honesty_of_the_compiled_stream(make: Callable[[CtcModel], CtcModel], order: int) -> None:
+    """The state that a packed block carries obeys the Legendre A and B, frame by frame."""
+    torch.manual_seed(8)
+    config = ModelConfig(
+        dim=8, num_layers=1, thetas=[5.0, 300.0], memory_order=order, bidirectional=False
+    )
+    block = make(build_model(config, 5, 7)).encoder.layers[0]
+    x = torch.randn(1, 40, 8)
+    u = block.mixer.value(block.mixer_norm(x))[0].double()  # (T, C)
+    root = (2 * torch.arange(order).double() + 1).sqrt()
+    m = torch.zeros(8, order).double()
+    state = block.init_state(1, torch.device("cpu"), torch.float32)
+    for t in range(40):
+        _, state = block.step(x[:, t : t + 1], state)
+        for c in range(8):
+            A, B = legendre(order, [5.0, 300.0][c // 4])
+            m[c] = A @ m[c] + B[:, 0] * u[t, c]
+        torch.testing.assert_close(state[0][0][0].double(), m / root, atol=1e-5, rtol=1e-4)
 
 
 def check_obeys_legendre(memory: nn.Module) -> None:

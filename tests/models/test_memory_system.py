@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import math
 
 import pytest
@@ -64,20 +65,43 @@ def test_zero_order_hold_is_stable_where_euler_is_not() -> None:
     LegendreMemory(2, 16, 400.0, method="euler")
 
 
+def pade(order: int, s: complex) -> complex:
+    """The [Q-1/Q] Pade approximant of exp(-s), from its closed form."""
+    n = 2 * order - 1
+    scale = [math.factorial(n - i) / math.factorial(n) for i in range(order + 1)]
+    top = sum(math.comb(order - 1, i) * scale[i] * (-s) ** i for i in range(order))
+    return top / sum(math.comb(order, i) * scale[i] * s**i for i in range(order + 1))
+
+
 @pytest.mark.parametrize("order", [1, 2, 3, 6, 12])
 def test_full_delay_is_the_pade_approximant(order: int) -> None:
-    """The transfer function to u(t - theta) is the [Q-1/Q] Pade approximant of exp(-s)."""
+    """Voelker and Eliasmith 2018: the transfer function to u(t - theta)."""
     A, B = (x.to(torch.complex128) for x in legendre_system(order))
     readout = delay_readout(order, 1.0).to(torch.complex128)
-    scale = [
-        math.factorial(2 * order - 1 - i) / math.factorial(2 * order - 1) for i in range(order + 1)
-    ]
     for omega in (0.1, 1.0, 3.0, 10.0):
         s = 1j * omega
-        top = sum(math.comb(order - 1, i) * scale[i] * (-s) ** i for i in range(order))
-        bottom = sum(math.comb(order, i) * scale[i] * s**i for i in range(order + 1))
         ours = readout @ torch.linalg.solve(s * torch.eye(order, dtype=A.dtype) - A, B)
-        assert abs(complex(ours) - top / bottom) < 1e-9
+        assert abs(complex(ours) - pade(order, s)) < 1e-9
+
+
+@pytest.mark.parametrize("form", ["sequential", "fft", "chunked", "compiled"])
+@pytest.mark.parametrize(("order", "cycles"), [(4, 0.8), (6, 1.2), (12, 3.0), (24, 7.0)])
+def test_delayed_sine_has_the_published_error(form: str, order: int, cycles: float) -> None:
+    """The error of u(t - theta) is that of the Pade approximant, no more and no less.
+
+    Steady state at theta 2000: holding a frame adds half a frame of delay and little else.
+    """
+    theta, T = 2000.0, 8000
+    omega = 2 * math.pi * cycles / theta  # radians a frame
+    t = torch.arange(T, dtype=torch.float64)
+    Ad, Bd = discretize(order, torch.tensor([theta]))
+    u = torch.sin(omega * t)[None, :, None]
+    y, _ = legendre_memory(u, Ad, Bd, readout=delay_readout(order, [1.0]), form=form)
+    wrong = (y[0, :, 0] - torch.sin(omega * (t + 0.5 - theta)))[6000:].abs().max()
+    s = 1j * omega * theta
+    published = abs(pade(order, s) - cmath.exp(-s))
+    assert 1e-3 < published < 0.5
+    assert abs(float(wrong) - published) < 0.01 * published + 1e-4
 
 
 def band_limited(frames: Tensor, theta: float, cycles: float) -> Tensor:

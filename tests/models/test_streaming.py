@@ -56,16 +56,19 @@ def stream(model: CtcModel, x: Tensor, chunk: int) -> Tensor:
     return torch.cat([*outputs, y], dim=1)
 
 
-@pytest.mark.parametrize("encoder", ["lmu", "lmu packed", "lmu_cell", "lmu_parallel", "lstm"])
+@pytest.mark.parametrize(
+    "encoder", ["lmu", "lmu packed", "lmu int8", "lmu_cell", "lmu_parallel", "lstm"]
+)
 def test_stream_equals_offline_in_1000_cases(encoder: str) -> None:
     """40 models an encoder, each at 5 chunk sizes."""
-    encoder, _, packed = encoder.partition(" ")
-    draw = random.Random(encoder + packed)
+    encoder, _, weights = encoder.partition(" ")
+    convert = {"packed": pack_for_streaming, "int8": quantize}.get(weights)
+    draw = random.Random(encoder + weights)
     torch.manual_seed(1)
     with torch.inference_mode():
         for case in range(40):
             model = random_model(draw, encoder)
-            model = pack_for_streaming(model) if packed else model
+            model = model if convert is None else convert(model)
             x = 2 * torch.randn(draw.randint(1, 3), draw.randint(1, 60), FEATURES)
             offline, lens = model(x)
             assert int(lens[0]) == offline.shape[1] == -(-x.shape[1] // model.subsampling_factor)
