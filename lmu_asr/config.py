@@ -203,6 +203,11 @@ class TrainConfig:
         5000.0, "eden: steps after which the rate falls as their square root", min=1
     )
     eden_epochs: float = opt(6.0, "eden: the same in epochs; both factors apply", min=0.01)
+    optimizer: str = opt(
+        "adamw",
+        "adamw8bit: its moments in 8 bits, an extra, for models that fill the GPU's memory",
+        choices=("adamw", "adamw8bit"),
+    )
     weight_decay: float = opt(0.01, "AdamW weight decay of matrices", min=0.0, max=1.0)
     betas: list[float] = opt([0.9, 0.98], "AdamW betas")
     clip_norm: float = opt(5.0, "gradient norm limit", min=0.0)

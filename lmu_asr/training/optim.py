@@ -12,20 +12,42 @@ import torch
 from torch import Tensor, nn
 
 from lmu_asr.config import TrainConfig
+from lmu_asr.errors import ConfigError
 from lmu_asr.training.finetune import with_lr_scales
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019); vectors, biases and scales are not decayed."""
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter 2019); vectors, biases and scales are not decayed.
+
+    With ``train.optimizer=adamw8bit`` its moments are kept in 8 bits (Dettmers et al. 2022) for
+    parameters of 4,096 numbers or more.
+
+    Raises:
+        ConfigError: the package bitsandbytes is not installed or does not work here.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     groups = with_lr_scales([group for group in groups if group["params"]], model, config.lr_scales)
-    extra = {"fused": True} if _has_fused(parameters) else {}
-    betas = (config.betas[0], config.betas[1])
-    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=1e-8, **extra)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"lr": config.lr, "betas": tuple(config.betas[:2]), "eps": 1e-8}
+    if config.optimizer == "adamw8bit":
+        return _adamw_8bit(groups, options)
+    if _has_fused(parameters):
+        options["fused"] = True
+    return torch.optim.AdamW(groups, **options)
+
+
+def _adamw_8bit(groups: list[dict[str, Any]], options: dict[str, Any]) -> torch.optim.Optimizer:
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except (ImportError, OSError, RuntimeError) as error:
+        raise ConfigError(
+            f"train.optimizer=adamw8bit needs the package bitsandbytes ({error}): "
+            "./utils/setup.sh --with-extras"
+        ) from error
+    return AdamW8bit(groups, **options)
 
 
 def learning_rate(

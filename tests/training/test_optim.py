@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from lmu_asr.config import TrainConfig
+from lmu_asr.errors import ConfigError
+from lmu_asr.training.checkpoint import load_checkpoint, save_checkpoint
 from lmu_asr.training.optim import (
     FlatGradients,
     LossScale,
@@ -88,6 +92,42 @@ def test_first_adamw_step_is_lr_times_sign() -> None:
     model.weight.grad = torch.tensor([[3.0, -0.5]])
     build_optimizer(model, TrainConfig(lr=0.01, weight_decay=0.0)).step()
     torch.testing.assert_close(before - model.weight, torch.tensor([[0.01, -0.01]]))
+
+
+@pytest.mark.extras
+def test_8_bit_adamw_keeps_close_to_adamw_and_goes_on_alike(tmp_path: Path) -> None:
+    target = torch.randn(128, 64, generator=torch.Generator().manual_seed(1))
+    weights = {}
+    for name in ("adamw", "adamw8bit", "resumed"):
+        torch.manual_seed(0)
+        model = nn.Linear(64, 128)
+        config = TrainConfig(optimizer="adamw" if name == "adamw" else "adamw8bit", lr=0.01)
+        optimizer = build_optimizer(model, config)
+        for step in range(60):
+            if name == "resumed" and step == 20:
+                save_checkpoint(tmp_path / "a.pt", {"optimizer": optimizer.state_dict()}, {})
+                saved = load_checkpoint(tmp_path / "a.pt").tensors["optimizer"]
+                optimizer = build_optimizer(model, config)
+                load_optimizer(optimizer, saved)
+            model.zero_grad()
+            (model.weight - target).square().sum().backward()
+            optimizer.step()
+        weights[name] = model.weight.detach().clone()
+        if name == "adamw8bit":
+            states = optimizer.state[model.weight]
+            assert states["state1"].dtype == states["state2"].dtype == torch.uint8
+    assert torch.equal(weights["resumed"], weights["adamw8bit"])
+    moved = (weights["adamw"] - target).norm()
+    assert (weights["adamw"] - weights["adamw8bit"]).norm() < 0.05 * moved
+
+
+def test_8_bit_adamw_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(
+        ConfigError, match=r"needs the package bitsandbytes .*setup\.sh --with-extras"
+    ):
+        build_optimizer(nn.Linear(2, 2), TrainConfig(optimizer="adamw8bit"))
 
 
 def test_optimizer_state_survives_and_goes_on_alike() -> None:
