@@ -129,6 +129,11 @@ class ModelConfig:
     dim: int = opt(144, "model width", min=8, max=4096)
     num_layers: int = opt(8, "blocks", min=1, max=100)
     subsampling: int = opt(4, "frames in to one frame out", choices=(2, 4, 8))
+    frontend: str = opt(
+        "linear",
+        "subsampling: linear over all features, or conv2d over time and mel bins",
+        choices=("linear", "conv2d"),
+    )
     subsampling_channels: int = opt(64, "channels of the convolutional front end", min=1, max=1024)
     memory_order: int = opt(8, "order Q of each Legendre memory", min=1, max=1024)
     thetas: list[float] = opt(
@@ -188,6 +193,14 @@ class TrainConfig:
         min=1.0,
     )
     num_buckets: int = opt(20, "duration buckets of the sampler", min=1, max=1000)
+    sorted_epochs: int = opt(
+        0, "first epochs that go from short to long utterances: CTC starts more easily", min=0
+    )
+    anneal_steps: int = opt(
+        0,
+        "first steps whose alignments (torch's CTC) go from all alike to the model's own: a flat start",
+        min=0,
+    )
     lr: float = opt(2e-3, "peak learning rate", min=0.0, max=10.0)
     min_lr_ratio: float = opt(0.02, "last learning rate over the peak", min=0.0, max=1.0)
     warmup_steps: int = opt(200, "steps of linear warm-up", min=0)

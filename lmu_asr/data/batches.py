@@ -133,6 +133,9 @@ class BatchSampler:
         rank: this process.
         world_size: processes. Where a global batch has fewer utterances than processes, the last
             of them get an empty share.
+
+    Attributes:
+        sorted_epochs: the first epochs, whose batches come in the order of their longest utterance.
     """
 
     def __init__(
@@ -151,6 +154,7 @@ class BatchSampler:
         fitting = min(num_buckets, len(utterances), int(seconds / (2.0 * max_duration)))
         self.num_buckets = max(1, fitting)
         self.epoch, self.batch = 0, 0
+        self.sorted_epochs = 0
         self._counts: dict[int, int] = {}
 
     def set_epoch(self, epoch: int, batch: int = 0) -> None:
@@ -189,7 +193,10 @@ class BatchSampler:
 
     def _global_batches(self, start: int = 0) -> Iterator[list[Utterance]]:
         """Yield the global batches from number ``start`` on, longest utterance first."""
-        return itertools.islice(self._joined(), start, None)
+        batches = self._joined()
+        if self.epoch < self.sorted_epochs:
+            batches = iter(sorted(batches, key=lambda batch: batch[0].duration))
+        return itertools.islice(batches, start, None)
 
     def _joined(self) -> Iterator[list[Utterance]]:
         order = list(self.utterances)

@@ -200,7 +200,8 @@ def build_train_loader(
 
     Args:
         cuts_path: ``<split>_cuts.jsonl.gz`` of the training split.
-        config: the resolved configuration; seed, train.max_duration, num_buckets, num_workers.
+        config: the resolved configuration; seed, train.max_duration, num_buckets, sorted_epochs,
+            num_workers.
         keep: returns why an utterance is left out, or None. Reading and filtering are done once
             for the same path and the same callable.
         rank: this process.
@@ -226,6 +227,7 @@ def build_train_loader(
             path, stamp, keep, workers == 0, world_size
         )
         sampler = BatchSampler(utterances, *options, fingerprint, rank, world_size)
+    sampler.sorted_epochs = config.train.sorted_epochs
     sampler.set_epoch(epoch, start_batch)
     mixer = None
     if config.augment.noise_dir:

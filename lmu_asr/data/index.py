@@ -189,7 +189,10 @@ class IndexedSampler(BatchSampler):
     def _plan(self) -> list[NDArray[np.int64]]:
         if self.epoch not in self._plans:
             rng = np.random.default_rng([self.seed, self.epoch])
-            plan = plan_batches(self._index.durations, self.max_duration, self.num_buckets, rng)
+            durations = self._index.durations
+            plan = plan_batches(durations, self.max_duration, self.num_buckets, rng)
+            if self.epoch < self.sorted_epochs:
+                plan.sort(key=lambda numbers: float(durations[numbers].max()))
             self._plans = {self.epoch: plan}
         return self._plans[self.epoch]
 

@@ -36,7 +36,11 @@ class Encoder(nn.Module):
         super().__init__()
         self.input_dim, self.dim, self.kind = input_dim, config.dim, config.encoder
         self.subsampling = Subsampling(
-            input_dim, config.subsampling_channels, config.dim, config.subsampling
+            input_dim,
+            config.subsampling_channels,
+            config.dim,
+            config.subsampling,
+            config.frontend,
         )
         self.layers = nn.ModuleList(_make_layer(config, i) for i in range(config.num_layers))
         self.norm = RMSNorm(config.dim)

@@ -48,6 +48,36 @@ def ctc_loss(log_probs: Tensor, lens: Tensor, targets: Sequence[Sequence[int]]) 
     )
 
 
+def annealed_ctc_loss(
+    log_probs: Tensor, lens: Tensor, targets: Sequence[Sequence[int]], power: float
+) -> Tensor:
+    """CTC loss with the alignment of a flattened model (Ueda and Nakano 1998, deterministic annealing).
+
+    The occupancies of tokens over frames come from the posteriors raised to ``power`` and
+    normalised again; the loss is the cross-entropy towards them. 0 is a flat start: every
+    alignment counts alike; at 1 the gradient is that of :func:`ctc_loss`.
+
+    Args:
+        log_probs: ``(N, T, V)`` float32, normalised.
+        lens: ``(N,)`` int64, frames of each utterance.
+        targets: N token sequences, without blanks.
+        power: 0 to 1.
+
+    Returns:
+        ``(N,)`` float32: a bound on no likelihood, so comparable with CTC losses at power 1 alone.
+    """
+    flat = torch.log_softmax(power * log_probs.detach(), dim=-1).requires_grad_()
+    with torch.enable_grad():
+        losses = ctc_loss(flat, lens, targets)
+    (gradient,) = torch.autograd.grad(losses.sum(), flat)
+    occupancy = flat.detach().exp() - gradient  # torch's gradient is that of the softmax's input
+    past = torch.arange(log_probs.shape[1], device=log_probs.device) >= lens[:, None].to(
+        log_probs.device
+    )
+    cross = -(occupancy * log_probs).sum(dim=-1).masked_fill(past, 0.0).sum(dim=1)  # (N,)
+    return cross.where(torch.isfinite(losses.detach()), losses.detach())
+
+
 def get_ctc_loss(config: Config) -> CtcLoss:
     """Return the loss of ``train.loss``: torch's CTC, or that of k2 where ``graph.fsa`` asks for it."""
     if config.train.loss != "k2_ctc" and config.graph.fsa != "k2":
@@ -190,6 +220,7 @@ class TrainingLoss:
         lens: Tensor,
         targets: Sequence[Sequence[int]],
         texts: Sequence[str] = (),
+        power: float = 1.0,
     ) -> Tensor:
         """Return ``(N,)`` losses.
 
@@ -198,10 +229,11 @@ class TrainingLoss:
             lens: as many.
             targets: N token sequences.
             texts: N transcripts, for ``graph``.
+            power: below 1, :func:`annealed_ctc_loss` takes the place of ``ctc`` and ``graph``.
         """
         outputs = log_probs.chunk(1 + self.taps)  # each (views * N, T, V)
         lens = lens[: len(outputs[0])]
-        losses = [self._of_views(output, lens, targets, texts) for output in outputs]
+        losses = [self._of_views(output, lens, targets, texts, power) for output in outputs]
         loss = losses[0]
         if self.taps:
             inner = sum(losses[1:], torch.zeros_like(loss)) / self.taps
@@ -218,9 +250,12 @@ class TrainingLoss:
         lens: Tensor,
         targets: Sequence[Sequence[int]],
         texts: Sequence[str],
+        power: float,
     ) -> Tensor:
         """``(N,)`` mean over the views of one output's loss."""
-        if self.graph is not None:
+        if power < 1.0:
+            both = annealed_ctc_loss(log_probs, lens, [*targets] * self.views, power)
+        elif self.graph is not None:
             both = self.graph(log_probs, lens, [*texts] * self.views)  # (views * N,)
         else:
             both = self.ctc(log_probs, lens, [*targets] * self.views)

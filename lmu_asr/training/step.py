@@ -110,6 +110,9 @@ class GradientStep:
         world: the processes of the run.
         precision: autocast type, or None for float32.
         reseed: called before each try, so that a retry draws the same random numbers.
+
+    Attributes:
+        power: of the posteriors behind the loss's alignments; below 1 they are flattened.
     """
 
     def __init__(
@@ -127,6 +130,7 @@ class GradientStep:
         self.reseed = reseed
         self.flat = FlatGradients(model.parameters(), SLOTS)
         self.frame_limit: int | None = None
+        self.power = 1.0
         self.thrashed = 0
         self.losses: list[tuple[list[str], Tensor]] = []
 
@@ -235,7 +239,7 @@ class GradientStep:
         features = views.to(device, non_blocking=True)  # (N, T, F)
         with torch.autocast(device.type, self.precision, enabled=self.precision is not None):
             log_probs, out_lens = self.model(features, lens.to(device, non_blocking=True))
-        losses = self.loss(log_probs, out_lens, part.targets, part.texts)  # (N,)
+        losses = self.loss(log_probs, out_lens, part.targets, part.texts, self.power)  # (N,)
         (losses.sum() * scale).backward()
         losses = losses.detach()
         self.losses.append((part.ids, losses))

@@ -193,6 +193,7 @@ class Trainer:
         state = self.state
         state.step += 1
         set_learning_rate(self.optimizer, self._learning_rate())
+        self.gradients.power = min(1.0, state.step / (self.options.anneal_steps + 1))
         sums = self.gradients.run(group, self.scale.scale, self._is_save_due(), self.stop.asked)
         if sums.hopeless:
             raise TrainingError(

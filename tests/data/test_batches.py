@@ -56,6 +56,24 @@ def test_ranks_share_the_same_global_batches(world_size):
     assert together == [sorted(batch) for batch in whole]
 
 
+def test_sorted_epochs_hold_the_same_batches_from_short_to_long():
+    items = utterances(300)
+    for epoch in (0, 1):
+        plain, ordered = sampler(items, epoch=epoch), sampler(items, epoch=epoch)
+        ordered.sorted_epochs = 1
+        before, after = list(plain), list(ordered)
+        assert len(ordered) == len(before)
+        if epoch == 1:
+            assert ids(after) == ids(before)
+            continue
+        longest = [batch[0].duration for batch in after]
+        assert longest == sorted(longest) and ids(after) != ids(before)
+        assert sorted(ids(after)) == sorted(ids(before))
+        rest = sampler(items, batch=3)
+        rest.sorted_epochs = 1
+        assert ids(rest) == ids(after)[3:]
+
+
 def test_fewer_utterances_than_processes():
     items = utterances(2)
     assert [ids(sampler(items, rank, 4)) for rank in range(4)] == [[["u0"]], [["u1"]], [[]], [[]]]

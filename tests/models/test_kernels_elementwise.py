@@ -140,6 +140,22 @@ def test_other_dtypes_take_torch() -> None:
         assert elementwise.dropped_sum(x, x, 0.5).dtype == dtype
 
 
+def test_autocast_widens_its_products_on_the_cpu(path: str) -> None:
+    torch.manual_seed(2)
+    x = torch.randn(4, 6)
+    narrow = x.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        gated = elementwise.silu_gate(narrow, narrow)
+        packed = elementwise.swiglu(narrow)
+        dropped = elementwise.dropped_sum(x, narrow, 0.5)
+    wide = narrow.float()
+    torch.testing.assert_close(gated, wide * F.silu(wide))
+    torch.testing.assert_close(packed, F.silu(wide[:, :3]) * wide[:, 3:])
+    assert dropped.dtype == torch.float32
+    kept = (dropped - x) != 0
+    torch.testing.assert_close(dropped[kept], (x + 2 * wide)[kept])
+
+
 def test_source_that_does_not_compile_falls_back_with_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

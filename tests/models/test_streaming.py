@@ -28,6 +28,7 @@ def random_config(draw: random.Random, encoder: str) -> ModelConfig:
         dim=8 * draw.randint(1, 3),
         num_layers=draw.randint(1, 3),
         subsampling=draw.choice([2, 4, 8]),
+        frontend=draw.choice(["linear", "conv2d"]),
         subsampling_channels=draw.randint(1, 9),
         memory_order=draw.randint(1, 12),
         thetas=[draw.uniform(1.0, 40.0) for _ in range(groups)],

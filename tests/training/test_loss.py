@@ -14,6 +14,7 @@ from lmu_asr.config import config_from_dict
 from lmu_asr.errors import ConfigError
 from lmu_asr.training.loss import (
     TrainingLoss,
+    annealed_ctc_loss,
     consistency_loss,
     ctc_loss,
     inter_ctc_layers,
@@ -27,9 +28,14 @@ def brute_force(log_probs: Tensor, target: list[int]) -> float:
     total = 0.0
     T, V = log_probs.shape
     for path in itertools.product(range(V), repeat=T):
-        if [k for k, _ in itertools.groupby(path) if k != 0] == target:
+        if collapsed(path) == target:
             total += math.exp(sum(log_probs[t, k].item() for t, k in enumerate(path)))
     return -math.log(total)
+
+
+def collapsed(path: Sequence[int]) -> list[int]:
+    """Tokens of a path: repeats merged, blanks removed."""
+    return [token for token, _ in itertools.groupby(path) if token != 0]
 
 
 def random_log_probs(*shape: int) -> Tensor:
@@ -43,6 +49,39 @@ def test_ctc_is_the_sum_over_alignments() -> None:
     got = ctc_loss(log_probs, torch.tensor(lens), targets)
     want = [brute_force(log_probs[n, : lens[n]], targets[n]) for n in range(3)]
     assert got.tolist() == pytest.approx(want, rel=1e-5)
+
+
+def test_annealed_gradient_at_power_1_is_that_of_ctc() -> None:
+    torch.manual_seed(3)
+    logits = torch.randn(3, 9, 5, requires_grad=True)
+    lens, targets = torch.tensor([9, 6, 4]), [[1, 2, 2, 3], [4], []]
+    gradients = []
+    for power in (None, 1.0):
+        log_probs = logits.log_softmax(-1)
+        args = log_probs, lens, targets
+        loss = ctc_loss(*args) if power is None else annealed_ctc_loss(*args, power)
+        gradients.append(torch.autograd.grad(loss.sum(), logits)[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_annealed_at_power_0_counts_every_alignment_alike() -> None:
+    T, target = 4, [1, 2]
+    counts = torch.zeros(T, 3)
+    paths = [p for p in itertools.product(range(3), repeat=T) if collapsed(p) == target]
+    for path in paths:
+        for t, token in enumerate(path):
+            counts[t, token] += 1.0 / len(paths)
+    log_probs = random_log_probs(1, T, 3)
+    loss = annealed_ctc_loss(log_probs, torch.tensor([T]), [target], 0.0)
+    torch.testing.assert_close(loss, -(counts * log_probs[0]).sum()[None])
+
+
+def test_annealed_loss_of_too_few_frames_is_infinite_and_power_reaches_it() -> None:
+    log_probs = random_log_probs(2, 3, 4)
+    lens, targets = torch.tensor([3, 1]), [[1], [1, 2]]
+    loss = annealed_ctc_loss(log_probs, lens, targets, 0.5)
+    assert math.isfinite(loss[0]) and loss[1] == math.inf
+    torch.testing.assert_close(TrainingLoss(ctc_loss)(log_probs, lens, targets, power=0.5), loss)
 
 
 def test_ctc_of_no_tokens_and_of_too_few_frames() -> None:
