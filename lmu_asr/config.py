@@ -174,6 +174,10 @@ class AugmentConfig:
     freq_masks: int = opt(2, "frequency masks", min=0, max=20)
     freq_mask_bins: int = opt(20, "widest frequency mask", min=0, max=256)
     max_time_fraction: float = opt(0.2, "largest share of an utterance masked", min=0.0, max=1.0)
+    rir_dir: str = opt(
+        "", "directory of room impulse responses that training features are put into; empty: none"
+    )
+    reverb_prob: float = opt(0.5, "share of training utterances in a room", min=0.0, max=1.0)
     noise_dir: str = opt("", "directory of noise recordings mixed into training audio; empty: none")
     noise_prob: float = opt(0.5, "share of training utterances with noise", min=0.0, max=1.0)
     noise_snr: list[float] = opt(

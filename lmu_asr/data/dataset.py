@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,10 @@ from lmu_asr.data.batches import (
 )
 from lmu_asr.data.index import IndexedSampler, open_index
 from lmu_asr.data.noise import NoiseMixer
+from lmu_asr.data.reverb import Reverberator
 from lmu_asr.errors import DataError
+
+Mixer = Callable[[NDArray[np.float32], str], NDArray[np.float32]]
 
 PADDING = -15.942385  # log of Kaldi's energy floor: digital silence
 CACHE_SHARE = 1 / 8  # of the memory that is free
@@ -77,23 +80,23 @@ class FeatureSet(Dataset[Batch]):
 
     Args:
         cached: keep every feature matrix that was read.
-        mixer: adds noise to features by the utterance's id.
+        mixers: change features (T, F) by the utterance's id, one after the other.
     """
 
-    def __init__(self, cached: bool = False, mixer: NoiseMixer | None = None) -> None:
+    def __init__(self, cached: bool = False, mixers: Sequence[Mixer] = ()) -> None:
         self._cache: dict[str, NDArray[np.float32]] | None = {} if cached else None
-        self._mixer = mixer
+        self._mixers = list(mixers)
 
-    def with_mixer(self, mixer: NoiseMixer | None) -> FeatureSet:
-        """Return a set with the same memory and another mixer."""
-        other = FeatureSet(mixer=mixer)
+    def with_mixers(self, mixers: Sequence[Mixer]) -> FeatureSet:
+        """Return a set with the same memory and other mixers."""
+        other = FeatureSet(mixers=mixers)
         other._cache = self._cache
         return other
 
     def __getitem__(self, utterances: Sequence[Utterance]) -> Batch:  # type: ignore[override]
         features = [self._load(u) for u in utterances]
-        if self._mixer is not None:
-            features = [self._mixer(f, u.id) for f, u in zip(features, utterances, strict=True)]
+        for mixer in self._mixers:
+            features = [mixer(f, u.id) for f, u in zip(features, utterances, strict=True)]
         return collate(utterances, features)
 
     def _load(self, utterance: Utterance) -> NDArray[np.float32]:
@@ -229,10 +232,18 @@ def build_train_loader(
         sampler = BatchSampler(utterances, *options, fingerprint, rank, world_size)
     sampler.sorted_epochs = config.train.sorted_epochs
     sampler.set_epoch(epoch, start_batch)
-    mixer = None
+    return Loader(sampler, dataset.with_mixers(_mixers(config, epoch)), workers)
+
+
+def _mixers(config: Config, epoch: int) -> list[Mixer]:
+    """Rooms, then noise, as ``augment.rir_dir`` and ``augment.noise_dir`` ask for."""
+    arguments = config.augment, config.features, config.seed, epoch
+    mixers: list[Mixer] = []
+    if config.augment.rir_dir:
+        mixers.append(Reverberator(*arguments))
     if config.augment.noise_dir:
-        mixer = NoiseMixer(config.augment, config.features, config.seed, epoch)
-    return Loader(sampler, dataset.with_mixer(mixer), workers)
+        mixers.append(NoiseMixer(*arguments))
+    return mixers
 
 
 @functools.lru_cache(maxsize=2)

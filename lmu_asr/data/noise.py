@@ -39,7 +39,7 @@ class NoiseMixer:
     ) -> None:
         self._augment, self._features = augment, features
         self._seed, self._epoch = seed, epoch
-        self._files = noise_files(augment.noise_dir)
+        self._files = audio_files(augment.noise_dir, "augment.noise_dir")
         self._extract = get_extractor(features)
 
     def __call__(self, features: NDArray[np.float32], utterance: str) -> NDArray[np.float32]:
@@ -75,18 +75,16 @@ def mix(
     return np.asarray(np.log(speech_power + gain * noise_power), dtype=np.float32)
 
 
-def noise_files(directory: str) -> list[Recording]:
-    """Describe every audio file below a directory, in a fixed order.
+def audio_files(directory: str, option: str) -> list[Recording]:
+    """Describe every audio file below a directory, in a fixed order; ``option`` named it.
 
     Raises:
         DataError: the directory is missing or has no audio, or a file of it is broken.
     """
     root = Path(directory)
     if not root.is_dir():
-        raise DataError(f"{root}: no such directory (augment.noise_dir)")
+        raise DataError(f"{root}: no such directory ({option})")
     paths = sorted(p for p in root.rglob("*") if p.suffix in AUDIO_SUFFIXES)
     if not paths:
-        raise DataError(
-            f"{root}: no audio in it (augment.noise_dir); want {', '.join(AUDIO_SUFFIXES)}"
-        )
+        raise DataError(f"{root}: no audio in it ({option}); want {', '.join(AUDIO_SUFFIXES)}")
     return [recording_from_file(path, path.name) for path in paths]

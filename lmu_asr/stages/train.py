@@ -107,6 +107,7 @@ STAGE = Stage(
         "data/batches.py",
         "data/dataset.py",
         "data/noise.py",
+        "data/reverb.py",
     ),
     after=("features",),
     facts=facts,
