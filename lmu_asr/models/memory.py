@@ -51,6 +51,8 @@ _log = logging.getLogger(__name__)
 FORMS = ("auto", "sequential", "fft", "chunked", "compiled", "triton")
 KERNEL_ORDERS = 64
 """Beyond this order the fused kernels round more than the chunked form, and gain nothing."""
+FFT_FRAMES = range(64, 10001)
+"""Lengths at which a read-out of a higher order than that is fastest by FFT on a CPU."""
 
 
 def legendre_memory(
@@ -99,8 +101,8 @@ def legendre_memory(
     skip = None if skip is None else skip.to(dtype)
     state = None if state is None else state.to(dtype)
     with torch.autocast(u.device.type, enabled=False):
-        form = _chosen(form, u, Ad, Bd, readout)
-        chunk = chunk_size or min(16, u.shape[1])
+        form = _chosen(form, u, Ad, Bd, readout, state)
+        chunk = chunk_size or min(16 if u.shape[1] < 128 else 32, u.shape[1])
         y, end = _evaluate(form, u, Ad, Bd, readout, skip, state, lens, dtype, chunk, product_dtype)
     return y.to(u.dtype), end
 
@@ -346,8 +348,15 @@ def _padding(u: Tensor, lens: Tensor | None) -> Tensor | None:
     return (torch.arange(u.shape[1], device=u.device) >= lens[:, None]).unsqueeze(-1)
 
 
-def _chosen(form: str, u: Tensor, Ad: Tensor, Bd: Tensor, readout: Tensor | None) -> str:
-    """Return the form that will run.
+def _chosen(
+    form: str,
+    u: Tensor,
+    Ad: Tensor,
+    Bd: Tensor,
+    readout: Tensor | None,
+    state: Tensor | None = None,
+) -> str:
+    """Return the form that will run; docs/benchmarks-lmu.md has the measurements behind it.
 
     Raises:
         LmuError: the form is unknown.
@@ -365,6 +374,9 @@ def _chosen(form: str, u: Tensor, Ad: Tensor, Bd: Tensor, readout: Tensor | None
     wanted = wanted and u.dtype != torch.float64 and Bd.shape[-1] <= TRITON_ORDERS
     if fused and wanted and triton_available(u.device):
         return "triton"
+    by_fft = readout is not None and state is None and not trained and u.shape[1] in FFT_FRAMES
+    if form == "auto" and on_cpu and by_fft and Bd.shape[-1] > KERNEL_ORDERS:
+        return "fft"
     if form != "auto":
         _say_once(form, readout is not None, trained, str(u.device))
     return "chunked"

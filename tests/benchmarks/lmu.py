@@ -2,7 +2,7 @@
 
 python -m tests.benchmarks.lmu [--quick] [--device cuda] [--threads N] [--clock cpu]
     [--frames 250 1000 ...] [--boards layer depthwise memory choose]
-    [--pytorch-lmu DIR] [--keras-lmu DIR] [--json FILE]
+    [--pytorch-lmu DIR] [--keras-lmu DIR] [--json FILE] [--write docs/benchmarks-lmu.md]
 
 Boards: "layer", the parallel LMU (input 80, order 256, theta 1000, hidden 512) and whole-layer peers;
 "depthwise", the speech block's memory (512 channels, order 16, 4 windows); "memory", the memory
@@ -23,7 +23,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,28 +32,30 @@ import torch
 from torch import Tensor, nn
 
 from lmu_asr.models.lmu import LMU, ParallelLMU
-from lmu_asr.models.memory import LegendreMemory
+from lmu_asr.models.memory import KERNEL_ORDERS, LegendreMemory
+from tests.benchmarks.lmu_tables import (
+    CONV,
+    FFT,
+    RAGGED,
+    SCAN,
+    Found,
+    Measured,
+    claims,
+    show,
+    show_choice,
+    write,
+)
 
 BATCH, INPUT, HIDDEN, ORDER, THETA = 16, 80, 512, 256, 1000.0
 CHANNELS, DEPTH_ORDER, WINDOWS = 512, 16, (8.0, 32.0, 64.0, 128.0)
 FRAMES = (250, 1000, 3000, 10000, 30000)
-SEQUENTIAL_LIMIT, FFT_LIMIT = 3000, 10000
+SEQUENTIAL_LIMIT, FFT_LIMIT = 1000, 10000
+CHOICES = (
+    (1, 16), (1, 64), (1, 256), (8, 128), (16, 64), (64, 8), (64, 32), (512, 8), (512, 16),
+)  # fmt: skip
 
 Run = Callable[[bool], None]
 """Runs forward, and backward if asked."""
-
-
-@dataclass
-class Measured:
-    """Least times in ms, and the peak of memory above the start in MiB, of one candidate."""
-
-    name: str
-    frames: int
-    forward: float = float("inf")
-    both: float = float("inf")
-    peak: float = 0.0
-    limits: tuple[float, float] = (0.0, 0.0)
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -74,11 +76,13 @@ class Bench:
         return time.thread_time() if self.clock == "cpu" else time.perf_counter()
 
     def measure_limits(self) -> None:
-        """Measure FLOP/s of a large product and bytes/s of a copy."""
-        a = torch.randn(2048, 2048, device=self.device)
+        """Measure FLOP/s of large products and bytes/s of a copy."""
+        for n in (1024, 2048, 3072):
+            a = torch.randn(n, n, device=self.device)
+            seconds = self._least(lambda a=a: torch.mm(a, a))  # type: ignore[misc]
+            self.rate = max(self.rate, 2 * n**3 / seconds)
         b = torch.randn(2**24, device=self.device)
         out = torch.empty_like(b)
-        self.rate = 2 * 2048**3 / self._least(lambda: torch.mm(a, a))
         self.bandwidth = 8 * b.numel() / self._least(lambda: out.copy_(b))
 
     def limits(self, flops: float, read: float) -> tuple[float, float]:
@@ -165,7 +169,7 @@ def layer_board(bench: Bench, T: int, peers: dict[str, ModuleType]) -> list[Meas
     makers: dict[str, Callable[[], Run]] = {
         "its products alone": lambda: _products(bench, T, x, gradient),
         "parallel LMU, projection folded": layer("auto"),
-        "the same, lengths of half to all": layer("auto", lens),
+        RAGGED: layer("auto", lens),
     }
     if T <= FFT_LIMIT:
         makers["parallel LMU, FFT"] = layer("fft")
@@ -213,10 +217,10 @@ def _peer_layers(
         module = peers["pytorch-lmu"]
         if T <= SEQUENTIAL_LIMIT:
             cell = lambda: module.LMU(INPUT, HIDDEN, ORDER, int(THETA)).to(bench.device)  # noqa: E731
-            yield "pytorch-lmu LMU (sequential)", lambda: _train(cell(), x, gradient)
+            yield SCAN, lambda: _train(cell(), x, gradient)
         if T <= FFT_LIMIT:
             fft = lambda: module.LMUFFT(INPUT, HIDDEN, ORDER, T, int(THETA)).to(bench.device)  # noqa: E731
-            yield "pytorch-lmu LMUFFT (fixed length)", lambda: _train(fft(), x, gradient)
+            yield FFT, lambda: _train(fft(), x, gradient)
     if "keras-lmu" in peers and T <= SEQUENTIAL_LIMIT:
         yield "keras-lmu LMUFeedforward", lambda: _keras(peers["keras-lmu"], x)
 
@@ -250,15 +254,13 @@ def depthwise_board(bench: Bench, T: int, _: dict[str, ModuleType]) -> list[Meas
             LegendreMemory(CHANNELS, DEPTH_ORDER, WINDOWS, form=form).to(device), x, gradient
         )
 
-    forms = (
-        ["auto", "compiled", "chunked"] if device.type == "cpu" else ["auto", "triton", "chunked"]
-    )
+    forms = ["auto", "chunked"]
     if T <= 3000:
         forms.append("fft")
     if T <= 1000:
         forms.append("sequential")
     makers = {f"memory, {form}": memory(form) for form in forms}
-    makers["depthwise nn.Conv1d, width 31"] = lambda: _convolution(
+    makers[CONV] = lambda: _convolution(
         nn.Conv1d(CHANNELS, CHANNELS, 31, padding=15, groups=CHANNELS).to(device), x, gradient
     )
     makers["nn.Linear 512 x 512"] = lambda: _train(
@@ -292,13 +294,14 @@ def _forms(
             gradient,
         )
 
-    makers = {f"chunked, {L} frames": memory("chunked", L) for L in (16, 32, 64) if L <= T}
+    makers = {"auto": memory("auto", None)}
+    makers |= {f"chunked, {L} frames": memory("chunked", L) for L in (16, 32, 64) if L <= T}
     if T <= FFT_LIMIT and bench.batch * T * C * (1 if readout else Q) < 3e7:
         makers["fft"] = memory("fft", None)
     if T <= 64:
         makers["sequential"] = memory("sequential", None)
-    if readout:
-        kernel = "compiled" if bench.device.type == "cpu" else "triton"
+    kernel = "compiled" if bench.device.type == "cpu" else "triton"
+    if readout and Q <= KERNEL_ORDERS:
         makers[kernel] = memory(kernel, None)
     rows = bench.compare(T, makers)
     samples = bench.batch * T
@@ -308,25 +311,18 @@ def _forms(
 
 
 def choose_board(bench: Bench, _: int, __: dict[str, ModuleType]) -> list[Measured]:
-    """Print which form wins, forward and backward together, for a grid of shapes."""
-    best: list[Measured] = []
-    print("\n| channels | order | frames | read-out | fastest forward | fastest forward+backward |")
-    print("|---|---|---|---|---|---|")
-    for C, Q in ((1, 16), (1, 64), (1, 256), (16, 64), (64, 8), (64, 32), (512, 8), (512, 16)):
+    """Return all forms for a grid of shapes; :func:`show_choice` says which win."""
+    everything: list[Measured] = []
+    for C, Q in CHOICES:
         for T in (1, 16, 128, 1000):
             for readout in (True, False):
                 if not readout and C * Q * T > 2e5 * 16:
                     continue
                 rows = _forms(bench, C, Q, (64.0,), T, readout)
-                forward = min(rows, key=lambda row: row.forward)
-                both = min(rows, key=lambda row: row.both)
-                print(
-                    f"| {C} | {Q} | {T} | {'yes' if readout else 'no'} | {forward.name} "
-                    f"{forward.forward:.2f} ms | {both.name} {both.both:.2f} ms |"
-                )
-                both.extra = {"channels": C, "order": Q, "readout": readout}
-                best.append(both)
-    return best
+                for row in rows:
+                    row.extra = {"channels": C, "order": Q, "readout": readout}
+                everything += rows
+    return everything
 
 
 BOARDS = {
@@ -337,19 +333,19 @@ BOARDS = {
 }
 
 
-def show(rows: list[Measured]) -> None:
-    """Print rows of one board and length as a table."""
-    best = min(row.both for row in rows)
-    print(
-        "| candidate | frames | forward ms | forward+backward ms | peak MiB | ratio to best "
-        "| share of limit, forward | forward+backward |\n|---|---|---|---|---|---|---|---|"
+def describe(bench: Bench) -> str:
+    """Machine, versions, clock and measured limits in one line."""
+    if bench.device.type == "cuda":
+        name = torch.cuda.get_device_name()
+    else:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+        kind = f"{models[0]}, " if models else ""
+        name = f"{kind}{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    return (
+        f"{name}, torch {torch.__version__}, {bench.clock} clock, least of {bench.rounds} rounds: "
+        f"{bench.rate / 1e9:.0f} GFLOP/s, copy {bench.bandwidth / 1e9:.1f} GB/s."
     )
-    for row in rows:
-        print(
-            f"| {row.name} | {row.frames} | {row.forward:.1f} | {row.both:.1f} | {row.peak:.0f} "
-            f"| {row.both / best:.2f} | {100 * row.limits[0] / row.forward:.0f} % "
-            f"| {100 * row.limits[1] / row.both:.0f} % |"
-        )
 
 
 def _load_peers(options: argparse.Namespace) -> dict[str, ModuleType]:
@@ -382,6 +378,7 @@ def main() -> None:
     parser.add_argument("--pytorch-lmu", type=Path, help="directory of the pytorch-lmu sources")
     parser.add_argument("--keras-lmu", type=Path, help="directory that holds the package keras_lmu")
     parser.add_argument("--json", type=Path, help="write all rows here too")
+    parser.add_argument("--write", type=Path, help="Markdown file to complete at its marks")
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1 if options.clock == "cpu" else options.threads)
@@ -389,20 +386,28 @@ def main() -> None:
         torch.device(options.device), options.clock, 3 if options.quick else options.rounds
     )
     bench.measure_limits()
-    print(
-        f"{options.device}, torch {torch.__version__}, {torch.get_num_threads()} threads, "
-        f"{options.clock} clock: {bench.rate / 1e9:.0f} GFLOP/s, copy {bench.bandwidth / 1e9:.1f} GB/s"
-    )
-    peers, everything = _load_peers(options), []
+    peers = _load_peers(options)
+    found: Found = {}
+    texts = [describe(bench)]
+    print(texts[0])
+    rows_of: list[dict[str, Any]] = []
     for board in options.boards:
         for T in [1000] if options.quick or board == "choose" else options.frames:
             rows = BOARDS[board](bench, T, peers)
+            title = f"{board}, batch {bench.batch}" + ("" if board == "choose" else f", {T} frames")
+            texts.append(f"### {title}")
+            texts.append(show_choice(rows) if board == "choose" else show(rows))
+            print("", *texts[-2:], sep="\n\n", flush=True)
+            rows_of += [{"board": board, **vars(row)} for row in rows]
             if board != "choose":
-                print(f"\n{board}, batch {bench.batch}, {T} frames\n")
-                show(rows)
-            everything += [{"board": board, **vars(row)} for row in rows]
+                found |= {(board, row.name, T): row for row in rows}
+    if found:
+        texts.insert(1, claims(found))
+        print("", texts[1], sep="\n\n")
     if options.json:
-        options.json.write_text(json.dumps(everything, indent=1))
+        options.json.write_text(json.dumps(rows_of, indent=1))
+    if options.write:
+        write(options.write, "choice" if options.boards == ["choose"] else "measured", texts)
 
 
 if __name__ == "__main__":

@@ -501,6 +501,24 @@ def test_without_a_kernel_torch_evaluates(monkeypatch: pytest.MonkeyPatch) -> No
         torch.testing.assert_close(case.run(form)[0], with_kernel, rtol=1e-5, atol=1e-5)
 
 
+def test_auto_takes_what_was_measured_fastest() -> None:
+    def chosen(Q: int, T: int, *, readout: bool = True, state: bool = False) -> str:
+        u, (Ad, Bd) = torch.zeros(1, T, 2), discretize(Q, torch.tensor([40.0]))
+        return memory_module._chosen(
+            "auto",
+            u,
+            Ad,
+            Bd,
+            torch.ones(2, Q) if readout else None,
+            torch.zeros(1, 2, Q) if state else None,
+        )
+
+    fused = "compiled" if memory_module.kernel_available() else "chunked"
+    assert [chosen(Q, 200) for Q in (8, 64, 65, 256)] == [fused, fused, "fft", "fft"]
+    assert [chosen(256, T) for T in (63, 64, 10000, 10001)] == ["chunked", "fft", "fft", "chunked"]
+    assert chosen(256, 200, state=True) == chosen(8, 200, readout=False) == "chunked"
+
+
 def test_bad_calls_are_named() -> None:
     Ad, Bd = discretize(4, torch.tensor([8.0, 9.0]))
     u = torch.randn(2, 5, 6)
