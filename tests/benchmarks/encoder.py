@@ -19,6 +19,7 @@ from lmu_asr.config import ModelConfig
 from lmu_asr.files import atomic_write_text
 from lmu_asr.models.encoder import Encoder, build_encoder
 from lmu_asr.models.gated_lmu import GatedLmu
+from tests.benchmarks.machine import processor
 
 FEATURES = 80
 CONFIG = ModelConfig(
@@ -39,7 +40,7 @@ def least_seconds(run: Callable[[], object], clock: Clock, repeats: int) -> floa
     return min(times)
 
 
-def matrix_rate(clock: Clock, threads: int) -> float:
+def matrix_rate(clock: Clock) -> float:
     """Highest floating-point operations a second over a few square products, all threads."""
     rates = []
     for n in (1024, 2048, 3072):
@@ -85,17 +86,17 @@ def training_step(encoder: Encoder, x: Tensor) -> None:
     y.backward(torch.ones_like(y))
 
 
-def report(clock: Clock, threads: int, repeats: int) -> str:
+def report(clock: Clock, repeats: int) -> str:
     """Measure and return a Markdown table."""
     torch.manual_seed(0)
     x = torch.randn(16, 1000, FEATURES)
     encoder = build_encoder(CONFIG, FEATURES)
-    rate = matrix_rate(clock, threads)
+    rate = matrix_rate(clock)
     work = matrix_operations(encoder, x.shape[0] * x.shape[1])
     million = sum(p.numel() for p in encoder.parameters()) / 1e6
     rows = [
-        f"{million:.1f} M parameters, 16 x 1000 frames; matrix rate {rate / 1e9:.0f} GFLOP/s, "
-        f"{threads} thread(s), {'CPU' if clock is time.process_time else 'wall'} time:\n",
+        f"{million:.1f} M parameters, 16 x 1000 frames; matrix rate {rate / 1e9:.0f} GFLOP/s; "
+        f"{processor()}, {'CPU' if clock is time.process_time else 'wall'} time:\n",
         "| | time | matrix operations over the matrix rate | share of the memory |",
         "|---|---|---|---|",
     ]
@@ -121,7 +122,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     clock = time.process_time if args.cpu_time else time.perf_counter
-    text = report(clock, args.threads, args.repeats)
+    text = report(clock, args.repeats)
     print(text)
     if args.write:
         head = args.write.read_text(encoding="utf-8").partition(MARK)[0]

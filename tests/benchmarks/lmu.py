@@ -45,6 +45,7 @@ from tests.benchmarks.lmu_tables import (
     show_choice,
     write,
 )
+from tests.benchmarks.machine import processor
 
 BATCH, INPUT, HIDDEN, ORDER, THETA = 16, 80, 512, 256, 1000.0
 CHANNELS, DEPTH_ORDER, WINDOWS = 512, 16, (8.0, 32.0, 64.0, 128.0)
@@ -335,13 +336,7 @@ BOARDS = {
 
 def describe(bench: Bench) -> str:
     """Machine, versions, clock and measured limits in one line."""
-    if bench.device.type == "cuda":
-        name = torch.cuda.get_device_name()
-    else:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-        kind = f"{models[0]}, " if models else ""
-        name = f"{kind}{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name() if bench.device.type == "cuda" else processor()
     return (
         f"{name}, torch {torch.__version__}, {bench.clock} clock, least of {bench.rounds} rounds: "
         f"{bench.rate / 1e9:.0f} GFLOP/s, copy {bench.bandwidth / 1e9:.1f} GB/s."

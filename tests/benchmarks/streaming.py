@@ -19,6 +19,7 @@ from lmu_asr.files import atomic_write_text
 from lmu_asr.models.describe import describe
 from lmu_asr.models.model import CtcModel, build_model
 from lmu_asr.models.quant import pack_for_streaming, quantize
+from tests.benchmarks.machine import processor
 
 FEATURES, VOCABULARY = 80, 500
 CONFIG = ModelConfig(dim=384, num_layers=12, ff_mult=2.0, bidirectional=False)
@@ -95,7 +96,7 @@ def main() -> None:
         "int8": quantize(plain),
     }
     text = (
-        f"```\n{describe(plain)}\n```\n\ntorch {torch.__version__}, {args.threads} thread(s), "
+        f"```\n{describe(plain)}\n```\n\n{processor()}, torch {torch.__version__}, "
         f"{'CPU' if args.cpu_time else 'wall'} time, median of {args.repeats} chunks:\n\n{table(models, args.repeats)}\n"
     )
     print(text)
