@@ -391,15 +391,20 @@ def options(cls: type = Config, prefix: str = "") -> Iterator[Option]:
         yield Option(prefix + item.name, name, default, item.metadata["help"], limits)
 
 
-def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file with its bases, apply ``key=value`` overrides, check everything.
+def load_config(
+    path: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    on_top: Sequence[str | Path] = (),
+) -> Config:
+    """Read a YAML file with its bases, others ``on_top``, apply ``key=value`` overrides; check all.
 
     Raises:
         ConfigError: unknown key, wrong type, value out of range, missing or unreadable file.
     """
     merged = _structured()
-    for source, values in _sources(Path(path), ()) if path else ():
-        merged = _merge(merged, values, str(source))
+    for file in [path, *on_top] if path else on_top:
+        for source, values in _sources(Path(cast(str, file)), ()):
+            merged = _merge(merged, values, str(source))
     for override in overrides:
         key, sep, _ = override.partition("=")
         if not sep or not key:

@@ -24,6 +24,7 @@ class Aishell(Downloaded):
     """The splits ``train``, ``dev`` and ``test``, 16 kHz."""
 
     name = "aishell"
+    language = "zh"
     license_note = "AISHELL-1: Apache 2.0, https://www.openslr.org/33"
     bases: Sequence[str] = OPENSLR
 

@@ -35,6 +35,7 @@ class Asterisk:
     """Telephone prompts; dev and test are a tenth each, by a hash of the name."""
 
     name = "asterisk"
+    language = "en"
     license_note = "Asterisk core sounds: CC BY-SA 3.0, voice Allison Smith"
 
     def download(self, config: CorpusConfig, target: Path, seed: int) -> None:

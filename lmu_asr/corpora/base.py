@@ -12,9 +12,16 @@ __all__ = ["Corpus", "Manifests"]
 
 
 class Corpus(Protocol):
-    """One corpus, one module of ``lmu_asr.corpora`` that holds it as ``CORPUS``."""
+    """One corpus, one module of ``lmu_asr.corpora`` that holds it as ``CORPUS``.
+
+    Attributes:
+        name: the module's.
+        language: ISO 639-1 code; empty where the data decide.
+        license_note: name and licence, said before anything is fetched and under every table.
+    """
 
     name: str
+    language: str
     license_note: str
 
     def download(self, config: CorpusConfig, target: Path, seed: int) -> None:

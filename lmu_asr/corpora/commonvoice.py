@@ -22,6 +22,7 @@ class CommonVoice:
     """One language; the splits are its tables: train, dev, test, validated."""
 
     name = "commonvoice"
+    language = ""
     license_note = "Common Voice: CC0, https://commonvoice.mozilla.org/datasets"
 
     def download(self, config: CorpusConfig, target: Path, seed: int) -> None:

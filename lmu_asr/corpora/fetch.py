@@ -42,6 +42,7 @@ class Downloaded:
     """Base of corpora that are archives on a server: subclasses say which, and read them."""
 
     name: str
+    language: str = "en"
     license_note: str
     bases: Sequence[str]
 

@@ -33,6 +33,7 @@ class GigaSpeech:
     """The splits are subsets: XS, S, M, L, XL, DEV, TEST."""
 
     name = "gigaspeech"
+    language = "en"
     license_note = (
         "GigaSpeech: for research, by agreement, https://github.com/SpeechColab/GigaSpeech"
     )

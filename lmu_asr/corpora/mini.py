@@ -63,6 +63,7 @@ class Mini:
     """Synthetic commands, dates and digits (about an hour to train)."""
 
     name = "mini"
+    language = "en"
     license_note = "mini: synthetic speech made on this machine by espeak-ng (GPL 3 or later)"
 
     def download(self, config: CorpusConfig, target: Path, seed: int) -> None:

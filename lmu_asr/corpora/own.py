@@ -22,6 +22,7 @@ class Own:
     """Data named by ``corpus.source``: Kaldi, JSON lines, CSV, TSV, Lhotse, LibriSpeech layout."""
 
     name = "own"
+    language = ""
     license_note = "own: the user's data, read where they lie"
 
     def download(self, config: CorpusConfig, target: Path, seed: int) -> None:

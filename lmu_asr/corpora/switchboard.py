@@ -29,6 +29,7 @@ class Switchboard:
     """The splits ``train``, ``dev``, and ``eval2000`` where its directory is below too."""
 
     name = "switchboard"
+    language = "en"
     license_note = "Switchboard: licensed by the Linguistic Data Consortium, https://ldc.upenn.edu"
 
     def download(self, config: CorpusConfig, target: Path, seed: int) -> None:

@@ -23,6 +23,7 @@ class YesNo(Downloaded):
     """One speaker, 8 kHz."""
 
     name = "yesno"
+    language = "he"
     license_note = "yesno: CC BY 4.0, https://www.openslr.org/1"
     bases: Sequence[str] = OPENSLR
 

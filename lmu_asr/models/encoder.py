@@ -222,7 +222,14 @@ def _make_mixer(config: ModelConfig, i: int, scale: float) -> Mixer:
     makers: dict[str, Callable[[], Mixer]] = {
         "lmu_cell": partial(LmuCellMixer, dim, hidden, order, theta, one),
         "lmu_parallel": partial(
-            ParallelLmuMixer, dim, hidden, order, theta, config.memory_form, one
+            ParallelLmuMixer,
+            dim,
+            hidden,
+            order,
+            theta,
+            config.memory_form,
+            one,
+            config.trainable_theta,
         ),
         "lstm": partial(LstmMixer, dim, hidden, one),
     }

@@ -138,10 +138,14 @@ class ParallelLMU(nn.Module):
         memory_size: int,
         theta: float,
         form: str = "auto",
+        trainable_theta: bool = False,
     ) -> None:
         """``memory_size``: order Q; ``theta``: window in frames; ``form``: see ``memory``."""
         super().__init__()
-        self.memory = LegendreMemory(1, memory_size, theta, readout=False, skip=False, form=form)
+        self.memory = LegendreMemory(
+            1, memory_size, theta,
+            readout=False, skip=False, trainable_theta=trainable_theta, form=form,
+        )  # fmt: skip
         self.U_x = nn.Parameter(torch.empty(1, input_size))
         self.b_u = nn.Parameter(torch.zeros(1))
         self.W_m = nn.Parameter(torch.empty(hidden_size, memory_size))
@@ -177,11 +181,12 @@ class ParallelLmuMixer(Mixer):
         theta: float,
         form: str = "auto",
         out_scale: float = 1.0,
+        trainable_theta: bool = False,
     ) -> None:
-        """``hidden``: H; ``order``: Q; ``theta``: window in frames."""
+        """``hidden``: H; ``order``: Q; ``theta``: window in frames, the first one where trained."""
         super().__init__()
         self.window = theta
-        self.lmu = ParallelLMU(dim, hidden, order, theta, form)
+        self.lmu = ParallelLMU(dim, hidden, order, theta, form, trainable_theta)
         self.output = nn.Linear(hidden, dim, bias=False)
         init_linear(self.output, out_scale)
 

@@ -20,7 +20,11 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m lmu_asr.stages.configure", description=__doc__, allow_abbrev=False
     )
     parser.add_argument("--recipe", default="mini", help="a directory of egs/")
-    parser.add_argument("--variant", default="default", help="a file of egs/<recipe>/conf/")
+    parser.add_argument(
+        "--variant",
+        default="default",
+        help="files of egs/<recipe>/conf/ or egs/conf/, joined by dashes: lmu_ctc_stream-m",
+    )
     parser.add_argument("--data", default="", help="the user's own data")
     parser.add_argument("--fsa", default="", help="auto, k2 or openfst")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -36,16 +40,60 @@ def resolve(args: argparse.Namespace) -> Config:
     Raises:
         ConfigError: unknown recipe, variant or key; wrong value.
     """
-    conf = args.egs_dir / args.recipe / "conf"
-    if not conf.is_dir():
-        known = sorted(p.parent.name for p in args.egs_dir.glob("*/conf"))
-        near = difflib.get_close_matches(args.recipe, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
-        raise ConfigError(f"--recipe {args.recipe}: no directory {conf}{hint}")
     overrides = [f"variant={args.variant}{'-k2' if args.fsa == 'k2' else ''}"]
     overrides += [f"graph.fsa={args.fsa}"] if args.fsa else []
-    config = load_config(conf / f"{args.variant}.yaml", overrides + args.set)
+    first, *others = variant_files(args.egs_dir, args.recipe, args.variant)
+    config = load_config(first, overrides + args.set, others)
+    _check_phones(config)
     return _with_data(config, args.data) if args.data else config
+
+
+def variant_files(egs_dir: Path, recipe: str, variant: str) -> list[Path]:
+    """Return the files that make a variant, each laid on top of those before.
+
+    ``<variant>.yaml`` of the recipe is whole in itself. Any other name is made of parts joined by
+    dashes, each a file of the recipe or one that all recipes share (``egs/conf``); a shared first
+    part stands on the recipe's ``default.yaml``.
+
+    Raises:
+        ConfigError: unknown recipe or part; the message holds the closest known one.
+    """
+    conf, shared = egs_dir / recipe / "conf", egs_dir / "conf"
+    if not conf.is_dir():
+        known = sorted(p.parent.name for p in egs_dir.glob("*/conf"))
+        near = difflib.get_close_matches(recipe, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
+        raise ConfigError(f"--recipe {recipe}: no directory {conf}{hint}")
+    if (conf / f"{variant}.yaml").is_file():
+        return [conf / f"{variant}.yaml"]
+    files = [_part(conf, shared, variant, part) for part in variant.split("-")]
+    return files if files[0].parent == conf else [conf / "default.yaml", *files]
+
+
+def _part(conf: Path, shared: Path, variant: str, part: str) -> Path:
+    for folder in (conf, shared):
+        if (folder / f"{part}.yaml").is_file():
+            return folder / f"{part}.yaml"
+    known = sorted({p.stem for folder in (conf, shared) for p in folder.glob("*.yaml")})
+    near = difflib.get_close_matches(part, known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ConfigError(
+        f"--variant {variant}: no {part}.yaml in {conf} or {shared}{hint} (known: "
+        f"{', '.join(known)}; several are joined by dashes)"
+    )
+
+
+def _check_phones(config: Config) -> None:
+    """Refuse English pronunciations for a corpus in another language, before any compute."""
+    from lmu_asr.corpora import get_corpus
+
+    language = get_corpus(config.corpus.name).language
+    if config.lang.unit == "phone" and not config.lang.lexicon and language not in ("en", ""):
+        raise ConfigError(
+            f"lang.unit=phone: the corpus '{config.corpus.name}' is in another language "
+            f"('{language}'), and CMUdict and its g2p are English: name a pronunciation lexicon "
+            "with --set lang.lexicon=FILE, or take --variant lmu_ctc_char"
+        )
 
 
 def _with_data(config: Config, data: str) -> Config:

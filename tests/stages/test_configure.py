@@ -1,0 +1,126 @@
+"""Every recipe has every variant by name, of the size that the name says."""
+
+from __future__ import annotations
+
+import argparse
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmu_asr.config import Config, ModelConfig, config_from_dict
+from lmu_asr.corpora import corpus_names
+from lmu_asr.errors import ConfigError
+from lmu_asr.models.encoder import build_encoder
+from lmu_asr.models.match import parameters_of
+from lmu_asr.stages.configure import resolve, variant_files
+
+EGS = Path(__file__).resolve().parents[2] / "egs"
+RECIPES = sorted(p.parent.name for p in EGS.glob("*/conf"))
+UNITS = {"lmu_ctc_char": "char", "lmu_ctc_bpe": "bpe", "lmu_ctc_phone": "phone"}
+CONTROLS = ("lstm", "transformer", "lmu_cell", "lmu_parallel")
+FIRST = ("fixed_theta", "trained_theta", "memory_384", "memory_512", "fft")
+SIZES = {"s": 10e6, "m": 30e6, "l": 100e6}
+
+
+def configured(recipe: str, variant: str, *sets: str) -> Config:
+    values = {"recipe": recipe, "variant": variant, "data": "", "fsa": "", "set": list(sets)}
+    return resolve(argparse.Namespace(**values, egs_dir=EGS))
+
+
+@cache
+def count(**model: object) -> int:
+    """Parameters of a model with 80 mel bins and 500 tokens."""
+    config = config_from_dict({"model": dict(model)}, "test").model
+    return parameters_of(config, 80, 500)
+
+
+def parameters(model: ModelConfig) -> int:
+    shape = (
+        *("encoder", "dim", "num_layers", "subsampling_channels", "memory_order", "hidden"),
+        *("ff_mult", "bidirectional", "num_heads", "lookahead", "trainable_theta"),
+    )
+    return count(**{key: getattr(model, key) for key in shape})
+
+
+def test_a_recipe_for_each_corpus() -> None:
+    assert corpus_names() == RECIPES
+    assert all(configured(name, "default").corpus.name == name for name in RECIPES)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_has_every_variant(recipe: str) -> None:
+    default = configured(recipe, "default")
+    for variant in (*UNITS, "lmu_ctc_stream", *CONTROLS, *FIRST):
+        if (recipe, variant) == ("aishell", "lmu_ctc_phone"):
+            continue
+        config = configured(recipe, variant)
+        assert config.variant == variant
+        assert config.corpus == default.corpus
+        assert config.features == default.features
+        assert config.lang.unit == UNITS.get(variant, default.lang.unit)
+        assert parameters(config.model) > 1e6
+
+
+@pytest.mark.parametrize("recipe", ["an4", "librispeech"])
+@pytest.mark.parametrize("size", SIZES)
+def test_sizes(recipe: str, size: str) -> None:
+    for variant in (*UNITS, "lmu_ctc_stream", *CONTROLS):
+        found = parameters(configured(recipe, f"{variant}-{size}").model)
+        assert found == pytest.approx(SIZES[size], rel=0.15), variant
+
+
+@pytest.mark.parametrize("recipe", sorted({*RECIPES} - {"mini"}))
+def test_controls_have_the_parameters_of_the_default(recipe: str) -> None:
+    wanted = parameters(configured(recipe, "default").model)
+    for control in CONTROLS:
+        assert parameters(configured(recipe, control).model) == pytest.approx(wanted, rel=0.02)
+
+
+def test_the_stream_has_bounded_latency() -> None:
+    config = configured("librispeech", "lmu_ctc_stream")
+    encoder = build_encoder(config.model, 80)
+    assert encoder.streaming and encoder.latency_frames == 4 * (1 + 16)
+    assert config.decode.streaming
+
+
+def test_the_first_description() -> None:
+    for variant in FIRST:
+        model = configured("an4", variant).model
+        assert (model.encoder, model.num_layers, model.thetas) == ("lmu_parallel", 4, [1000.0])
+        assert 256 <= model.memory_order <= 512 and 512 <= model.hidden <= 1024
+    assert configured("an4", "fft").model.memory_form == "fft"
+    trained = build_encoder(configured("an4", "trained_theta").model, 80)
+    fixed = build_encoder(configured("an4", "fixed_theta").model, 80)
+    thetas = [v for k, v in trained.named_parameters() if k.endswith("log_theta")]
+    assert len(thetas) == 4
+    assert not [k for k, _ in fixed.named_parameters() if k.endswith("log_theta")]
+    trained(torch.randn(1, 30, 80))[0].square().sum().backward()
+    assert all(theta.grad is not None and theta.grad.abs() > 0 for theta in thetas)
+
+
+def test_phones_of_another_language_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"aishell.*'zh'.*lang.lexicon=FILE"):
+        configured("aishell", "lmu_ctc_phone")
+    with_lexicon = configured("aishell", "lmu_ctc_phone", "lang.lexicon=lexicon.txt")
+    assert with_lexicon.lang.lexicon == "lexicon.txt"
+    assert (EGS.parent / configured("yesno", "lmu_ctc_phone").lang.lexicon).is_file()
+
+
+def test_parts_are_joined_in_order() -> None:
+    config = configured("librispeech", "train_960-lmu_ctc_stream-l", "train.epochs=3")
+    assert config.corpus.train == "train-960" and config.corpus.id == "librispeech-960"
+    assert config.model.dim == 768 and not config.model.bidirectional
+    assert config.train.epochs == 3
+    names = [p.name for p in variant_files(EGS, "an4", "lstm-s")]
+    assert names == ["default.yaml", "lstm.yaml", "s.yaml"]
+    own = variant_files(EGS, "mini", "lstm")
+    assert own == [EGS / "mini" / "conf" / "lstm.yaml"]
+
+
+def test_wrong_names_have_a_hint() -> None:
+    with pytest.raises(ConfigError, match="did you mean lmu_ctc_stream"):
+        configured("an4", "lmu_ctc_steam-m")
+    with pytest.raises(ConfigError, match="did you mean an4"):
+        configured("an5", "default")
