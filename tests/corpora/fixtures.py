@@ -115,7 +115,7 @@ def speechocean762() -> Files:
             for take in range(2):
                 name, owner = f"{speaker:05d}{take:04d}", f"{speaker:04d}"
                 path = f"WAVE/SPEAKER{owner}/{name}.WAV"
-                files[f"speechocean762/{path}"] = audio("wav", 0.4)
+                files[f"speechocean762/{path}"] = audio("wav", 0.8)
                 scp.append(f"{name}\t{path}\n")
                 text.append(f"{name}\tMARK IS GOING TO SEE ELEPHANT\n")
                 utt2spk.append(f"{name}\t{owner}\n")
@@ -207,12 +207,12 @@ def switchboard() -> Files:
     return files
 
 
-def asterisk(texts: dict[str, str]) -> dict[str, Files]:
-    """Contents of both packages: prompts of noise, a nested one, a sound without words."""
+def asterisk(texts: dict[str, str], size: int = 1600) -> dict[str, Files]:
+    """Contents of both packages: prompts of ``size`` random bytes, a nested one, a sound."""
     sounds = "usr/share/asterisk/sounds/en_US_f_Allison"
     rng = random.Random(0)
-    prompts = {f"{sounds}/{name}.g722": rng.randbytes(1600) for name in texts}
-    prompts[f"{sounds}/digits/7.g722"] = rng.randbytes(1600)
+    prompts = {f"{sounds}/{name}.g722": rng.randbytes(size) for name in texts}
+    prompts[f"{sounds}/digits/7.g722"] = rng.randbytes(size)
     prompts[f"{sounds}/beep.g722"] = rng.randbytes(1600)
     lines = ["; a comment", "", "beep: [a tone]", "digits/7: seven", "not-there: no audio"]
     lines += [f"{name}: {text}" for name, text in texts.items()]

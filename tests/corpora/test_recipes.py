@@ -23,9 +23,7 @@ from tests.data.speech import tree_bytes
 LIBRI = CorpusConfig(
     name="librispeech", train="train-clean-100", dev="dev-clean", test=["test-clean", "test-other"]
 )
-MINI_LIBRI = CorpusConfig(
-    name="mini_librispeech", train="train-clean-5", dev="dev-clean-2", test=["dev-clean-2"]
-)
+MINI_LIBRI = CorpusConfig(name="mini_librispeech", test=["dev-clean-2"])
 GIGA = CorpusConfig(name="gigaspeech", train="XS", dev="DEV", test=["TEST"])
 SERVED = {
     "yesno": (CorpusConfig(name="yesno"), {"1/waves_yesno.tar.gz": fixtures.yesno}),
@@ -68,7 +66,7 @@ FIRST = {  # of the training split: utterances, first text
     "tedlium3": (3, "it's the we've seen"),
     "speechocean762": (None, "mark is going to see elephant"),
     "librispeech": (6, "go do you hear one"),
-    "mini_librispeech": (6, "go do you hear one"),
+    "mini_librispeech": (5, "go do you hear one"),
     "commonvoice": (3, "hello she said it's well known"),
     "switchboard": (11, "alrighty"),
     "gigaspeech": (2, "as they're leaving can kash pull zahra aside"),

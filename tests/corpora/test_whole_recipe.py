@@ -1,0 +1,139 @@
+"""Each recipe as it stands in egs/, from stage 0 to its table, on its corpus in miniature."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lmu_asr.corpora import asterisk, corpus_names, fetch
+from lmu_asr.stages import configure, load_stage
+from lmu_asr.stages.common import NAMES, main
+from tests.corpora import fixtures
+from tests.corpora.server import serving
+from tests.corpora.test_recipes import OWN_COPY, SERVED, serve
+from tests.data.speech import write_audio
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = (
+    *("model.dim=16", "model.num_layers=1", "model.num_heads=2", "model.subsampling=2"),
+    *("model.subsampling_channels=4", "model.memory_order=4", "model.thetas=[4]"),
+    *("train.epochs=1", "train.max_steps=2", "train.max_duration=10", "train.average=1"),
+    *("train.warmup_steps=1", "train.tensorboard=false", "train.num_workers=0"),
+    "train.autoconf=false",  # measured in tests of training; here it would take half of the time
+    *("decode.bootstrap=100", "decode.lm_scales=[0.5]", "features.num_mel_bins=20"),
+)
+pytestmark = pytest.mark.slow
+
+
+def run_recipe(recipe: str, work: Path, *sets: str, variant: str = "default") -> Path:
+    """Run all stages of a recipe in this process; returns its experiment directory."""
+    options = [item for value in (*TINY, *sets) for item in ("--set", value)]
+    named = ["--recipe", recipe, "--variant", variant, "--exp-dir", str(work / "exp")]
+    assert configure.main([*named, *options]) == 0
+    path = next((work / "exp").glob(f"*/{variant}/resolved.yaml"))
+    places = ["--data-dir", str(work / "data"), "--exp-dir", str(work / "exp"), "--nj", "1"]
+    for name in NAMES:
+        arguments = ["--config", str(path), "--recipe", recipe, *places]
+        assert main(load_stage(name), arguments) == 0, name
+    return path.parent
+
+
+def check_table(exp_dir: Path, corpus: str, splits: list[str]) -> None:
+    """Results of every split and method are finite, and the table names the corpus's licence."""
+    results = json.loads((exp_dir / "decode" / "results.json").read_text())
+    rows = results["results"] if isinstance(results, dict) else results
+    assert {(r["split"], r["method"]) for r in rows} >= {
+        (split, method) for split in splits for method in ("greedy", "HLG")
+    }
+    assert all(r["wer"]["rate"] >= 0 for r in rows)
+    table = (exp_dir.parent / "RESULTS.md").read_text()
+    assert "greedy" in table and "HLG" in table and "Corpus " in table
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    """Recipes run from the top of the repository."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(fetch, "FIRST_WAIT", 0.0)
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_served(name, tmp_path, monkeypatch):
+    with serving() as server:
+        config = serve(name, server, monkeypatch)
+        first = next(iter(server.files))
+        server.faults = {first: [429, ("drop", 2000), ("lie", b"another"), 503]}
+        exp_dir = run_recipe(name, tmp_path, f"corpus.mirror={server.base}")
+        assert server.count[first] == 5
+    check_table(exp_dir, name, [config.dev, *config.test])
+
+
+@pytest.mark.parametrize("name", OWN_COPY)
+def test_own_copy(name, tmp_path):
+    config, make = OWN_COPY[name]
+    for path, content in make().items():
+        (tmp_path / "source" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "source" / path).write_bytes(content)
+    exp_dir = run_recipe(
+        name,
+        tmp_path,
+        f"corpus.source={tmp_path / 'source'}",
+        f"corpus.train={config.train}",
+    )
+    check_table(exp_dir, name, [config.dev, *config.test])
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is not installed")
+def test_asterisk(tmp_path):
+    files = fixtures.asterisk({f"prompt-{i:02d}": f"Press {i % 10}" for i in range(24)}, 6400)
+    for package in asterisk.PACKAGES:
+        fixtures.debian_package(package, files[package], tmp_path / "packages")
+    exp_dir = run_recipe("asterisk", tmp_path, f"corpus.download_dir={tmp_path / 'packages'}")
+    check_table(exp_dir, "asterisk", ["dev", "test"])
+
+
+def test_own(tmp_path):
+    rows = []
+    for i in range(30):
+        audio = write_audio(tmp_path / "wav" / f"u{i}.wav", 0.5, i)
+        rows.append(json.dumps({"key": f"u{i}", "source": str(audio), "target": "Well, yes"}))
+    (tmp_path / "list.jsonl").write_text("\n".join(rows) + "\n")
+    exp_dir = run_recipe("own", tmp_path, f"corpus.source={tmp_path / 'list.jsonl'}")
+    check_table(exp_dir, "own", ["dev", "test"])
+
+
+def test_every_corpus_is_here_or_is_the_default():
+    assert {*SERVED, *OWN_COPY, "asterisk", "own", "mini"} == {*corpus_names()}
+
+
+@pytest.mark.parametrize("variant", ["lmu_ctc_bpe", "lmu_ctc_phone", "lmu_ctc_stream", "lstm"])
+def test_variants(variant, tmp_path, monkeypatch):
+    with serving() as server:
+        serve("an4", server, monkeypatch)
+        exp_dir = run_recipe(
+            "an4", tmp_path, f"corpus.mirror={server.base}", "train.lr=1e-3", variant=variant
+        )
+    check_table(exp_dir, "an4", ["dev", "test"])
+
+
+def test_the_page_for_newcomers(tmp_path, monkeypatch):
+    """The example of docs/new-corpus.md works as it is printed, and is short."""
+    page = (ROOT / "docs" / "new-corpus.md").read_text()
+    code = re.search(r"```python\n(.*?)```", page, re.S).group(1)
+    assert len(code.splitlines()) < 100
+    module: dict = {"__name__": "example"}
+    exec(compile(code, "docs/new-corpus.md", "exec"), module)
+    lines = []
+    for i in range(12):
+        write_audio(tmp_path / "x" / "wavs" / f"u{i}.wav", 0.3, i)
+        lines.append(f"u{i}|speaker{i}|Good morning.\n")
+    (tmp_path / "x" / "list.txt").write_text("".join(lines))
+    corpus = module["CORPUS"]
+    splits = corpus.manifests(configure.load_config().corpus, tmp_path)
+    assert sum(len(part.supervisions) for part in splits.values()) == 12
+    assert set(splits) == {"train", "dev", "test"}
+    assert corpus.normalize("Good morning.") == "good morning"
