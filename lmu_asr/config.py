@@ -41,7 +41,9 @@ class CorpusConfig:
     name: str = opt("mini", "corpus, a module of lmu_asr.corpora")
     id: str = opt("", "directory name under data and exp; empty: the corpus name")
     source: str = opt(
-        "", "directory or file with the user's own copy of the data; empty: --data-dir/<name>"
+        "",
+        "directory or file with the user's own copy of the data, or s3://bucket/prefix that stage 0 "
+        "fetches; empty: --data-dir/<name>",
     )
     mirror: str = opt("", "base address to download from in place of the corpus's own")
     download_dir: str = opt("", "directory of archives that were downloaded by other means")
@@ -284,6 +286,12 @@ class TrainConfig:
         [],
         "PATTERN=FACTOR of the learning rate of parameters, such as ['encoder.*=0.1']; the first that "
         "fits counts",
+    )
+    remote: str = opt(
+        "",
+        "s3://bucket/prefix that mirrors checkpoints and results; an empty experiment directory "
+        "goes on from there",
+        pattern="(s3://.+)?",
     )
     loss: str = opt(
         "ctc",

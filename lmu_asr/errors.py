@@ -37,3 +37,7 @@ class TrainingError(LmuAsrError):
 
 class StageError(LmuAsrError):
     """A stage that was asked for before its input exists, or whose output cannot be written."""
+
+
+class RemoteError(LmuAsrError):
+    """A bucket that cannot be read or written."""

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from lmu_asr.config import Config, load_config, options
 from lmu_asr.errors import LmuAsrError, StageError
 from lmu_asr.progress import setup_logging
+from lmu_asr.remote import is_remote
 from lmu_asr.stages.stamp import Stamp, make_stamp, output_states
 
 NAMES = ("download", "features", "lang", "graph", "train", "decode", "results")
@@ -46,9 +47,15 @@ class Context:
 
     @property
     def source_dir(self) -> Path:
-        """The corpus as downloaded, or the user's own copy."""
+        """The corpus as downloaded, or the user's own copy where that is on this machine."""
         source = self.config.corpus.source
-        return Path(source) if source else self.corpus_dir / "source"
+        return Path(source) if self.has_own_copy else self.corpus_dir / "source"
+
+    @property
+    def has_own_copy(self) -> bool:
+        """Whether the corpus is read where the user has it, and nothing is fetched."""
+        source = self.config.corpus.source
+        return bool(source) and not is_remote(source)
 
     @property
     def features_dir(self) -> Path:
@@ -252,7 +259,7 @@ def _section(config: Config, name: str, ignored: Sequence[str]) -> Any:
 
 
 def _needed(stage: Stage, context: Context) -> list[str]:
-    own = bool(context.config.corpus.source)
+    own = context.has_own_copy
     return [name for name in stage.after if not (own and name == "download")]
 
 

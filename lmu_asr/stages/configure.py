@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lmu_asr.config import Config, load_config, options_markdown, save_config
 from lmu_asr.errors import ConfigError, LmuAsrError
+from lmu_asr.remote import is_remote
 from lmu_asr.stages.common import ArgumentParser
 
 
@@ -97,9 +98,10 @@ def _check_phones(config: Config) -> None:
 
 
 def _with_data(config: Config, data: str) -> Config:
-    path = Path(data)
-    name = path.resolve().name.split(".")[0] or "own"
-    corpus = replace(config.corpus, source=str(path), id=config.corpus.id or name)
+    source = data if is_remote(data) else str(Path(data))
+    last = data.rstrip("/").rpartition("/")[2] if is_remote(data) else Path(data).resolve().name
+    name = last.split(".")[0] or "own"
+    corpus = replace(config.corpus, source=source, id=config.corpus.id or name)
     return replace(config, corpus=corpus)
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from lmu_asr.remote import experiment_url, push_folder
 from lmu_asr.stages.common import Context, Stage, main
 
 
@@ -22,6 +23,9 @@ def run(context: Context) -> None:
         context.graph_dir,
         command=os.environ.get("LMU_ASR_COMMAND", ""),
     )
+    if context.config.train.remote:
+        url = experiment_url(context.config.train.remote, context.exp_dir)
+        push_folder(context.decode_dir, f"{url}/{context.decode_dir.name}")
 
 
 def outputs(context: Context) -> Iterable[Path]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lmu_asr.errors import DataError
+from lmu_asr.remote import fetch_folder, is_remote
 from lmu_asr.stages.common import Context, Stage, main
 
 
@@ -16,7 +17,11 @@ def run(context: Context) -> None:
     from lmu_asr.corpora import get_corpus
 
     config = context.config
-    if config.corpus.source:
+    if is_remote(config.corpus.source):
+        count = fetch_folder(config.corpus.source, context.source_dir)
+        logging.info("%s: %d files fetched", config.corpus.source, count)
+        return
+    if context.has_own_copy:
         if not context.source_dir.exists():
             raise DataError(f"{context.source_dir}: no such file or directory (corpus.source)")
         logging.info("data are the user's own: %s", context.source_dir)
@@ -27,7 +32,7 @@ def run(context: Context) -> None:
 
 def outputs(context: Context) -> Iterable[Path]:
     """Every downloaded or made file; the user's own files are not ours to check."""
-    return () if context.config.corpus.source else (context.source_dir,)
+    return () if context.has_own_copy else (context.source_dir,)
 
 
 STAGE = Stage(

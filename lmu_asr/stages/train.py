@@ -21,6 +21,7 @@ OPERATIONAL = (
     "train.keep_last",
     "train.log_every",
     "train.num_workers",
+    "train.remote",
     "train.tensorboard",
     "train.wandb",
     "train.wandb_project",

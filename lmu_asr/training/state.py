@@ -29,6 +29,7 @@ NEUTRAL_KEYS = frozenset(
         "log_every",
         "num_workers",
         "patience",
+        "remote",
         "tensorboard",
         "wandb",
         "wandb_project",

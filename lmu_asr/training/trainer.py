@@ -26,7 +26,7 @@ from lmu_asr.errors import TrainingError
 from lmu_asr.files import fingerprint
 from lmu_asr.lang.lang import Lang
 from lmu_asr.training.autoconf import Sizing
-from lmu_asr.training.checkpoint import Checkpoint, CheckpointStore
+from lmu_asr.training.checkpoint import Checkpoint
 from lmu_asr.training.distributed import World, joined_world, log_main
 from lmu_asr.training.evaluate import DevResult, Tokens, evaluate
 from lmu_asr.training.finetune import freeze
@@ -35,6 +35,7 @@ from lmu_asr.training.interrupt import RunStoppedError, StopAskedError, StopRequ
 from lmu_asr.training.lock import sole_run
 from lmu_asr.training.loss import make_training_loss
 from lmu_asr.training.metrics import MetricsLog
+from lmu_asr.training.mirror import open_store
 from lmu_asr.training.monitor import (
     LOW_MEMORY,
     Display,
@@ -111,7 +112,7 @@ class Trainer:
         ema = config.train.ema
         self.average = RunningAverage(self.model, ema) if ema > 0 else None
         self.state = RunState()
-        self.store = CheckpointStore(self.exp_dir, config.train.keep_last)
+        self.store = open_store(self.exp_dir, config.train.keep_last, config.train.remote, identity)
         self.stop = StopRequest()
         self.watch = Stopwatch()
         self._clock = self._saved_at = time.monotonic()
@@ -136,6 +137,7 @@ class Trainer:
             log_main(self.world, "%s: training has finished already", self.exp_dir)
             if self.world.is_main and not (self.exp_dir / "training.json").is_file():
                 write_summary(self.exp_dir, self.config, self.model, self.state, rows, self.world)
+            self.store.wait()
             return
         stack.enter_context(self.stop.listening())
         main = self.world.is_main
