@@ -66,7 +66,7 @@ FIRST = {  # of the training split: utterances, first text
     "tedlium3": (3, "it's the we've seen"),
     "speechocean762": (None, "mark is going to see elephant"),
     "librispeech": (6, "go do you hear one"),
-    "mini_librispeech": (5, "go do you hear one"),
+    "mini_librispeech": (5, "go do you hear two"),
     "commonvoice": (3, "hello she said it's well known"),
     "switchboard": (11, "alrighty"),
     "gigaspeech": (2, "as they're leaving can kash pull zahra aside"),
