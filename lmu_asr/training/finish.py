@@ -91,13 +91,15 @@ def write_summary(
     """Write ``training.json`` and ``train.png``, and say in one line what the run took."""
     seconds = max(state.wall_seconds, 1e-9)
     summary = {
-        "parameters": count_parameters(model),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trained_parameters": count_parameters(model),
         "epochs": state.epoch,
         "steps": state.step,
         "skipped_steps": state.skipped,
         "out_of_memory_retries": state.out_of_memory,
         "seconds": round(seconds, 3),
         "seconds_per_epoch": round(seconds / max(state.epoch, 1), 3),
+        "cpu_seconds": round(state.cpu_seconds, 3),
         "audio_hours": round(state.audio_seconds / 3600.0, 6),
         "audio_hours_per_hour": round(state.audio_seconds / seconds, 3),
         "best_epoch": state.best_epoch + 1,

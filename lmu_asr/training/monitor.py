@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,22 @@ from lmu_asr.training.state import Window
 
 T = TypeVar("T")
 LOW_MEMORY = 0.03
+
+
+class Clock:
+    """Wall time, and CPU time of this process and of its children that have ended, in seconds."""
+
+    def __init__(self) -> None:
+        self._last = self._now()
+
+    def tick(self) -> tuple[float, float]:
+        """Wall and CPU seconds since the last call."""
+        before, self._last = self._last, self._now()
+        return self._last[0] - before[0], self._last[1] - before[1]
+
+    @staticmethod
+    def _now() -> tuple[float, float]:
+        return time.monotonic(), sum(os.times()[:4])
 
 
 class Stopwatch:

@@ -82,6 +82,7 @@ class RunState:
     steps_per_epoch: int = 0
     audio_seconds: float = 0.0
     wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
     epoch_seconds: float = 0.0
     best_wer: float = math.inf
     best_loss: float = math.inf

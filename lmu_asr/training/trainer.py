@@ -38,6 +38,7 @@ from lmu_asr.training.metrics import MetricsLog
 from lmu_asr.training.mirror import open_store
 from lmu_asr.training.monitor import (
     LOW_MEMORY,
+    Clock,
     Display,
     Stopwatch,
     dev_line,
@@ -115,7 +116,7 @@ class Trainer:
         self.store = open_store(self.exp_dir, config.train.keep_last, config.train.remote, identity)
         self.stop = StopRequest()
         self.watch = Stopwatch()
-        self._clock = self._saved_at = time.monotonic()
+        self._clock, self._saved_at = Clock(), time.monotonic()
 
     def run(self) -> None:
         """Train to the end, or from where the last run stopped to the end.
@@ -417,11 +418,11 @@ class Trainer:
         seed_everything(self.config.seed, "step", self.state.step, self.world.rank)
 
     def _tick(self) -> None:
-        """Bring the wall time up to now."""
-        now = time.monotonic()
-        self.state.wall_seconds += now - self._clock
-        self.state.epoch_seconds += now - self._clock
-        self._clock = now
+        """Bring wall time and CPU time up to now."""
+        wall, cpu = self._clock.tick()
+        self.state.wall_seconds += wall
+        self.state.epoch_seconds += wall
+        self.state.cpu_seconds += cpu
 
     def _is_save_due(self) -> bool:
         if not self.world.is_main:

@@ -14,6 +14,7 @@ from lmu_asr.training.metrics import read_metrics
 TIMES = (
     "seconds",
     "wall_seconds",
+    "cpu_seconds",
     "epoch_seconds",
     "audio_hours_per_hour",
     "steps_per_second",
