@@ -22,6 +22,7 @@ from lmu_asr.models.memory import discretize, legendre_memory
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.extras
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 def test_kernels_equal_the_scan() -> None:
     environment = dict(os.environ)
