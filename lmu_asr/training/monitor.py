@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -128,6 +128,20 @@ def metrics_line(metrics: dict[str, float]) -> str:
         f"{metrics['audio_hours_per_hour']:.0f} audio-h/h, padding {metrics['padding']:.1%}, "
         f"data wait {metrics['data_wait']:.1%}, {metrics['memory_mib']:.0f} MiB"
     )
+
+
+def skip_line(
+    reason: str, norm: float, utterances: Sequence[str], parameters: Sequence[str]
+) -> str:
+    """One line of a step that was skipped, with some of the utterances and parameters it names."""
+    parts = [f"{reason} (gradient norm {norm}), utterances {_some(utterances)}"]
+    parts += [f"undefined gradients of {_some(parameters)}"] if parameters else []
+    return "; ".join(parts)
+
+
+def _some(names: Sequence[str], count: int = 5) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return " ".join(names[:count]) + more
 
 
 def clock(seconds: float) -> str:

@@ -207,6 +207,12 @@ class FlatGradients:
         return norm
 
 
+def bad_gradients(model: nn.Module) -> list[str]:
+    """Names of the parameters whose gradient has an infinite or undefined value."""
+    named = ((name, p.grad) for name, p in model.named_parameters() if p.grad is not None)
+    return [name for name, gradient in named if not bool(torch.isfinite(gradient).all())]
+
+
 def count_parameters(model: nn.Module) -> int:
     """Number of trained parameters."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

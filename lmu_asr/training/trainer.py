@@ -43,11 +43,13 @@ from lmu_asr.training.monitor import (
     Stopwatch,
     dev_line,
     host_memory,
+    skip_line,
     window_metrics,
 )
 from lmu_asr.training.optim import (
     LossScale,
     RunningAverage,
+    bad_gradients,
     build_optimizer,
     learning_rate,
     set_learning_rate,
@@ -231,24 +233,17 @@ class Trainer:
             return  # an overflow of float16, which the loss scale cures
         local = self.gradients.bad_utterances()
         local = local or [(name, math.nan) for name in self.gradients.utterances()]
-        found = sorted(item for part in self.world.gather(local) for item in part)
+        names = sorted(name for part in self.world.gather(local) for name, _ in part)
         reason = "infinite or undefined loss" if sums.bad else "infinite or undefined gradient"
-        logging.warning(
-            "step %d skipped: %s (gradient norm %s), utterances %s%s",
-            state.step,
-            reason,
-            norm,
-            " ".join(name for name, _ in found[:5]),
-            f" and {len(found) - 5} more" if len(found) > 5 else "",
-        )
-        self.metrics.add(
-            "skipped", state.step, state.epoch + 1, reason=reason, utterances=[n for n, _ in found]
-        )
+        bad = bad_gradients(self.model)
+        logging.warning("step %d skipped: %s", state.step, skip_line(reason, norm, names, bad))
+        row = {"reason": reason, "utterances": names, "parameters": bad}
+        self.metrics.add("skipped", state.step, state.epoch + 1, **row)
         if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise TrainingError(
                 f"step {state.step}: {state.skipped_in_a_row} steps in a row without a finite loss "
                 f"and gradient: lower train.lr (now {self.options.lr}); last: {reason}, "
-                f"utterance {found[0][0] if found else '-'}"
+                f"utterance {names[0] if names else '-'}"
             )
 
     def _account(self, sums: StepSums, norm: float) -> None:

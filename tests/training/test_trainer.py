@@ -206,6 +206,36 @@ def test_infinite_losses_are_skipped_and_written_out(tmp_path: Path) -> None:
     assert read_json(tmp_path / "training.json")["skipped_steps"] == 2
 
 
+class Explode(torch.autograd.Function):
+    """Passes values on, and an infinite gradient at the second call."""
+
+    calls = 0
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        Explode.calls += 1
+        return gradient * math.inf if Explode.calls == 2 else gradient
+
+
+def test_infinite_gradients_are_skipped_and_name_their_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Explode, "calls", 0)
+    model = ToyModel(0.0)
+    model.first.register_forward_hook(lambda *arguments: Explode.apply(arguments[2]))
+    trainer = train(tmp_path, "train.epochs=1", model=model)
+    assert (trainer.state.skipped, trainer.state.updates) == (1, 4)
+    (row,) = rows_of(tmp_path, "skipped")
+    assert row["parameters"] == ["first.weight", "first.bias"] and row["step"] == 2
+    assert len(row["utterances"]) == 6 and row["reason"] == "infinite or undefined gradient"
+    assert "and 1 more; undefined gradients of first.weight first.bias" in caplog.text
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
 def test_nothing_but_infinite_losses_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
