@@ -269,7 +269,10 @@ class TrainConfig:
     wandb: str = opt("off", "Weights and Biases, an extra", choices=("off", "offline", "online"))
     wandb_project: str = opt("lmu_asr", "project of Weights and Biases")
     autoconf: bool = opt(
-        True, "measure memory before training and split batches that would not fit"
+        True, "measure memory and time before training: how batches are cut, loader processes"
+    )
+    memory_mib: int = opt(
+        0, "memory that one training process may hold, in MiB; 0: 0.9 of what is free", min=0
     )
     frame_limit: int = opt(
         0, "padded frames computed at once; larger batches are split; 0: measured", min=0

@@ -79,19 +79,24 @@ class FeatureSet(Dataset[Batch]):
     """Loads batches of utterances; holds features in memory where they fit comfortably.
 
     Args:
-        cached: keep every feature matrix that was read.
+        capacity: bytes of all feature matrices, where every one that was read is kept; 0: none is.
         mixers: change features (T, F) by the utterance's id, one after the other.
     """
 
-    def __init__(self, cached: bool = False, mixers: Sequence[Mixer] = ()) -> None:
-        self._cache: dict[str, NDArray[np.float32]] | None = {} if cached else None
+    def __init__(self, capacity: int = 0, mixers: Sequence[Mixer] = ()) -> None:
+        self._capacity = capacity
+        self._cache: dict[str, NDArray[np.float32]] | None = {} if capacity else None
         self._mixers = list(mixers)
 
     def with_mixers(self, mixers: Sequence[Mixer]) -> FeatureSet:
         """Return a set with the same memory and other mixers."""
-        other = FeatureSet(mixers=mixers)
+        other = FeatureSet(self._capacity, mixers)
         other._cache = self._cache
         return other
+
+    def bytes_to_come(self) -> int:
+        """Memory that features will take which are kept once they are read."""
+        return self._capacity - sum(f.nbytes for f in (self._cache or {}).values())
 
     def __getitem__(self, utterances: Sequence[Utterance]) -> Batch:  # type: ignore[override]
         features = [self._load(u) for u in utterances]
@@ -227,7 +232,7 @@ def build_train_loader(
         path = Path(cuts_path)
         stamp = path.stat().st_mtime_ns if path.is_file() else 0
         utterances, fingerprint, dataset = _training_set(
-            path, stamp, keep, workers == 0, world_size
+            path, stamp, keep, workers == 0, world_size, config.train.memory_mib
         )
         sampler = BatchSampler(utterances, *options, fingerprint, rank, world_size)
     sampler.sorted_epochs = config.train.sorted_epochs
@@ -248,20 +253,28 @@ def _mixers(config: Config, epoch: int) -> list[Mixer]:
 
 @functools.lru_cache(maxsize=2)
 def _training_set(
-    path: Path, stamp: int, keep: Keep | None, in_process: bool, world_size: int
+    path: Path,
+    stamp: int,
+    keep: Keep | None,
+    in_process: bool,
+    world_size: int,
+    most_mib: int,
 ) -> tuple[list[Utterance], str, FeatureSet]:
     utterances = filter_utterances(read_utterances(path), keep, path.name)
-    cached = in_process and _fits_in_memory(utterances, world_size)
-    return utterances, manifest_fingerprint(path), FeatureSet(cached)
+    capacity = _capacity(utterances, world_size, most_mib) if in_process else 0
+    return utterances, manifest_fingerprint(path), FeatureSet(capacity)
 
 
-def _fits_in_memory(utterances: list[Utterance], world_size: int) -> bool:
+def _capacity(utterances: list[Utterance], world_size: int, most_mib: int) -> int:
+    """Bytes of all features where they fit comfortably into the memory of this process, else 0."""
     width = load_features(utterances[0]).shape[1]
-    needed = 4 * width * sum(u.num_frames for u in utterances) * world_size
-    fits = needed < CACHE_SHARE * free_memory()
-    if fits:
-        logging.info("features are held in memory: %.0f MiB", needed / 2**20)
-    return fits
+    needed = 4 * width * sum(u.num_frames for u in utterances)
+    free = free_memory() // world_size
+    free = min(free, most_mib * 2**20) if most_mib else free
+    if needed >= CACHE_SHARE * free:
+        return 0
+    logging.info("features are held in memory: %.0f MiB", needed / 2**20)
+    return needed
 
 
 def free_memory() -> int:

@@ -53,6 +53,7 @@ class Index:
             arrays[name] = np.frombuffer(self._map, kind, count, place)
             place += arrays[name].nbytes
         self.durations: NDArray[np.float64] = arrays["durations"]
+        self.frames: NDArray[np.int32] = arrays["frames"]
         self._offsets, self._records = arrays["offsets"], place
         if place + int(self._offsets[-1]) != len(self._map):
             raise DataError(f"{path}: cut short; delete it and run again")
@@ -61,6 +62,11 @@ class Index:
     def fingerprint(self) -> str:
         """Hash of the manifest."""
         return str(self.header["sha256"])
+
+    @property
+    def record_bytes(self) -> NDArray[np.int64]:
+        """Size of each record: what differs most between utterances is their text."""
+        return np.diff(self._offsets).astype(np.int64)
 
     def __len__(self) -> int:
         return int(self.header["count"])
@@ -169,6 +175,9 @@ class IndexedSampler(BatchSampler):
         index: utterances.
         keep: returns why an utterance is left out, or None.
         max_duration, num_buckets, seed, rank, world_size: as in :class:`BatchSampler`.
+
+    Attributes:
+        index: utterances.
     """
 
     def __init__(
@@ -183,13 +192,13 @@ class IndexedSampler(BatchSampler):
     ) -> None:
         super().__init__((), max_duration, num_buckets, seed, index.fingerprint, rank, world_size)
         self.num_buckets = num_buckets
-        self._index, self._keep = index, keep
+        self.index, self._keep = index, keep
         self._plans: dict[int, list[NDArray[np.int64]]] = {}
 
     def _plan(self) -> list[NDArray[np.int64]]:
         if self.epoch not in self._plans:
             rng = np.random.default_rng([self.seed, self.epoch])
-            durations = self._index.durations
+            durations = self.index.durations
             plan = plan_batches(durations, self.max_duration, self.num_buckets, rng)
             if self.epoch < self.sorted_epochs:
                 plan.sort(key=lambda numbers: float(durations[numbers].max()))
@@ -202,9 +211,9 @@ class IndexedSampler(BatchSampler):
 
     def _global_batches(self, start: int = 0) -> Iterator[list[Utterance]]:
         for numbers in self._plan()[start:]:
-            batch = [self._index[int(number)] for number in numbers]
+            batch = [self.index[int(number)] for number in numbers]
             if self._keep is not None:
                 reasons = {u.id: reason for u in batch if (reason := self._keep(u)) is not None}
-                describe_dropped(reasons, len(batch), f"a batch of {self._index.path.name}")
+                describe_dropped(reasons, len(batch), f"a batch of {self.index.path.name}")
                 batch = [u for u in batch if u.id not in reasons]
             yield sorted(batch, key=lambda u: (-u.duration, u.id))

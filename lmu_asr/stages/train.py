@@ -20,6 +20,7 @@ OPERATIONAL = (
     "train.checkpoint_minutes",
     "train.keep_last",
     "train.log_every",
+    "train.memory_mib",
     "train.num_workers",
     "train.remote",
     "train.tensorboard",

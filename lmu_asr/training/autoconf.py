@@ -1,287 +1,291 @@
-"""Sized by measurement: how many padded frames one forward and backward pass may hold.
+"""Sized by measurement: how batches are computed on this machine.
 
-Real steps on synthetic features at the longest utterance, with the densest labels, give the memory
-that does not grow with the batch and the bytes of one padded frame. From them follows how much
-fits into 0.9 of the free memory; the largest batch that training will see is then run once, if
-it comes anywhere near. A batch beyond the limit is computed in chunks with an equal gradient, so a
-plan never changes what is learnt, only what fits.
-
-Shapes: N rows (utterances times views), T frames, F features.
+A *bucket* is a range of lengths of training utterances. For the longest, and for each where memory is
+short, smaller real steps on synthetic features with the most tokens of any of its utterances give
+the memory that does not grow with a batch and the bytes of one padded frame. From these follows how
+much of a batch fits into the budget, 0.9 of the free memory; where that comes near it, it is run
+for real, and bisected while it does not fit. Batches that do not fit are computed in micro-batches of equal
+gradient, so a plan never changes what is learnt, only how it is computed. It never depends on
+times, except where memory is too small for whole batches and recomputation may pay, and for the
+number of loader processes: two runs on one machine compute the same bits.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Protocol, cast
+from dataclasses import asdict
+from typing import Any
 
 import torch
-import yaml
 
 from lmu_asr.config import Config
+from lmu_asr.data.dataset import MOST_WORKERS
 from lmu_asr.errors import TrainingError
-from lmu_asr.files import atomic_write_text, fingerprint
-from lmu_asr.training.distributed import World
+from lmu_asr.training.distributed import World, available_cores
+from lmu_asr.training.optim import count_parameters
+from lmu_asr.training.plan import BucketPlan, Plan, plan_keys
+from lmu_asr.training.precision import dtype_of, time_precisions
+from lmu_asr.training.probe import Cost, Probe, Prober, cost_through, largest_fitting
 from lmu_asr.training.profile import (
-    Machine,
+    MIB,
+    Bucket,
     Speech,
-    TensorMemory,
-    can_measure,
-    free_bytes,
     profile_machine,
-    profile_speech,
 )
-from lmu_asr.training.state import seed_everything
-from lmu_asr.training.step import GradientStep, TrainBatch
+from lmu_asr.training.step import GradientStep
 
 SHARE = 0.9  # of the free memory
-NEAR = 0.25  # share of the free memory from which a prediction is checked by a real step
-MIB = 2**20
+NEAR = 0.25  # share of the budget from which a prediction is checked by a real step
 ADAM_BYTES = 8  # of each parameter, taken at the first update
+MORE_ROWS = 2  # the second step for a line has this part of a share, where that is safe
+MEASURING_SECONDS = 10.0  # after these, times are no longer measured and lines are shared
 
 
-class Lengths(Protocol):
-    """Knows the training utterances."""
+class Planner:
+    """Plans the buckets of a run by measuring.
 
-    def lengths(self) -> list[tuple[int, int]]:
-        """Frames of features and number of tokens of each."""
+    Args:
+        config: the resolved configuration.
+        prober: runs the steps.
+        speech: lengths of the training utterances.
+        processes: over which a batch is split.
+        budget: bytes that a step may take.
+    """
 
+    def __init__(
+        self, config: Config, prober: Prober, speech: Speech, processes: int, budget: float
+    ) -> None:
+        self.config, self.prober, self.speech = config, prober, speech
+        self.processes, self.budget = processes, budget
+        self.views = prober.step.loss.views
+        self._end = time.monotonic() + MEASURING_SECONDS
+        self._rate = 0.0  # seconds a padded frame, of the last step
 
-@dataclass(frozen=True)
-class Probe:
-    """One measured step: utterances, their frames, and all frames computed, views included."""
+    def plan(self) -> list[BucketPlan] | None:
+        """Plan every bucket, the longest first; None: one utterance alone does not fit."""
+        found: list[BucketPlan] = []
+        cost: Cost | None = None
+        for bucket in self.speech.buckets:
+            if cost is None or self._is_tight(bucket, cost):
+                cost = self._cost(bucket)  # else that of the longer ones, which is no smaller
+            planned = None if cost is None else self._plan(bucket, cost, check=not found)
+            if planned is None:
+                return None
+            found.append(planned)
+        return found
 
-    rows: int
-    frames: int
-    padded_frames: int
-    peak_mib: float
-    seconds: float
+    def _is_tight(self, bucket: Bucket, cost: Cost) -> bool:
+        """Whether memory is so short that a line of the bucket's own is worth its time."""
+        rows = share_of_batch(self.config, bucket.frames, self.processes)
+        needed = cost.at(rows * bucket.frames * self.views)
+        return needed > NEAR * self.budget and time.monotonic() < self._end
 
+    def _cost(self, bucket: Bucket) -> Cost | None:
+        """Memory from a step of one utterance and one of more; None: one does not fit."""
+        try:
+            first = self._run(1, bucket)
+        except MemoryError:
+            return None
+        rows = share_of_batch(self.config, bucket.frames, self.processes) // MORE_ROWS
+        safe = int(NEAR * self.budget / max(first.peak, 1.0))
+        try:
+            return cost_through(first, self._run(max(2, min(rows, safe)), bucket))
+        except MemoryError:
+            return cost_through(first, None)
 
-@dataclass(frozen=True)
-class Plan:
-    """What was measured and what follows; ``frame_limit`` 0 means that every batch fits whole."""
+    def _plan(self, bucket: Bucket, cost: Cost, check: bool) -> BucketPlan | None:
+        rows = share_of_batch(self.config, bucket.frames, self.processes)
+        row_frames = bucket.frames * self.views
+        size = min(rows, cost.fitting(self.budget) // row_frames)
+        near = size < rows or cost.at(size * row_frames) > NEAR * self.budget
+        probe: Probe | None = None
+        if near or (check and self._affordable(size * row_frames)):
+            size, probe = self._verified(size, bucket)
+        timed = None
+        if size and self._affordable(size * row_frames):
+            try:
+                timed = self._run(size, bucket, count=False)
+            except MemoryError:
+                size, probe = self._verified(size // 2, bucket)
+        if size < 1:
+            return None
+        return self._bucket_plan(bucket, cost, rows, size, probe, timed)
 
-    key: str
-    machine: dict[str, Any]
-    speech: dict[str, Any]
-    free_mib: float
-    fixed_mib: float
-    bytes_per_frame: float
-    frame_limit: int
-    largest_batch_frames: int
-    predicted_peak_mib: float
-    measured_peak_mib: float | None
-    probes: list[dict[str, Any]]
+    def _verified(self, rows: int, bucket: Bucket) -> tuple[int, Probe | None]:
+        return largest_fitting(lambda n: self._run(n, bucket), rows, self.budget)
 
-    def summary(self) -> str:
-        """One line of what was found."""
-        fits = f"split at {self.frame_limit} frames" if self.frame_limit else "fits whole"
-        return (
-            f"memory: {self.fixed_mib:.0f} MiB and {self.bytes_per_frame / 1024:.1f} KiB a frame, "
-            f"{self.free_mib:.0f} MiB free; the largest batch ({self.largest_batch_frames} frames, "
-            f"{self.predicted_peak_mib:.0f} MiB) {fits}"
+    def _bucket_plan(
+        self,
+        bucket: Bucket,
+        cost: Cost,
+        rows: int,
+        size: int,
+        probe: Probe | None,
+        timed: Probe | None,
+    ) -> BucketPlan:
+        pieces, frames = -(-rows // size), size * bucket.frames * self.views
+        seconds = timed.seconds * rows / size if timed else None
+        audio = rows * bucket.frames * self.config.features.frame_shift_ms / 1000.0
+        resident = cost.resident
+        return BucketPlan(
+            **asdict(bucket),
+            rows=rows,
+            micro_rows=size,
+            micro_batches=pieces,
+            tensor_kib_per_frame=round(cost.tensors.slope / 1024, 3),
+            resident_kib_per_frame=round(resident.slope / 1024, 3) if resident else None,
+            predicted_tensor_mib=round(cost.tensors.at(frames) / MIB, 2),
+            tensor_mib=probe.tensor_mib if probe else None,
+            predicted_resident_mib=round(resident.at(frames) / MIB, 2) if resident else None,
+            resident_mib=probe.resident_mib if probe else None,
+            seconds=None if seconds is None else round(seconds, 4),
+            audio_hours_per_hour=round(audio * self.processes / seconds, 1) if seconds else None,
         )
 
-    def save(self, path: Path) -> None:
-        """Write as YAML, atomically."""
-        atomic_write_text(path, yaml.safe_dump(asdict(self), sort_keys=False))
+    def _run(self, rows: int, bucket: Bucket, count: bool = True) -> Probe:
+        probe = self.prober.run(rows, bucket, count)
+        self._rate = probe.seconds / probe.padded_frames
+        return probe
 
-    @classmethod
-    def load(cls, path: Path, key: str) -> Plan | None:
-        """Read a plan; None, with a line, where it is of other hardware, model or data."""
-        if not path.is_file():
-            return None
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(values, dict) or values.get("key") != key:
-            logging.info("%s is of other hardware, data or another model: measuring again", path)
-            return None
-        return cls(**values)
+    def _affordable(self, frames: int) -> bool:
+        """Whether there is time for a step of so many padded frames."""
+        return time.monotonic() + self._rate * frames < self._end
 
 
-def plan_key(config: Config, machine: Machine, speech: Speech, processes: int) -> str:
-    """Fingerprint of everything that a plan depends on."""
-    train = config.train
-    parts = [config.section("model"), config.features.num_mel_bins, machine.to_json()]
-    parts += [speech.to_json(), processes, train.max_duration, train.precision, train.cr_ctc]
-    return fingerprint(parts)
+def share_of_batch(config: Config, frames: int, processes: int) -> int:
+    """Utterances of ``frames`` frames in one process's share of a global batch."""
+    whole = config.train.max_duration * 1000.0 / config.features.frame_shift_ms
+    return max(1, math.ceil(int(whole / frames) / processes))
+
+
+def describe_model(step: GradientStep) -> dict[str, Any]:
+    """Parameters and what training holds for them, in MiB."""
+    trained = count_parameters(step.model)
+    return {
+        "parameters": sum(p.numel() for p in step.model.parameters()),
+        "trained_parameters": trained,
+        "weights_gradients_and_optimizer_mib": round((8 + ADAM_BYTES) * trained / MIB, 2),
+        "views": step.loss.views,
+    }
 
 
 def make_plan(
-    config: Config, step: GradientStep, speech: Speech, world: World, free: int | None = None
+    config: Config,
+    step: GradientStep,
+    speech: Speech,
+    free: int,
+    loading: float | None = None,
 ) -> Plan:
-    """Measure with real steps and plan; the model's weights stay as they are.
+    """Measure with real steps and plan; weights, buffers and gradients stay as they are.
 
     Args:
         config: the resolved configuration.
         step: the training step, on its device.
         speech: lengths of the training utterances.
-        world: the processes of the run.
-        free: bytes to plan with; None: what is free now.
+        free: bytes that the process may still take.
+        loading: seconds to load a batch; None: not measured.
 
     Raises:
-        TrainingError: the longest utterance alone does not fit.
+        TrainingError: one utterance alone does not fit.
     """
-    machine = profile_machine(world.device)
-    free = free_bytes(world.device, world.local_world_size) if free is None else free
-    row_frames = speech.frames["max"] * step.loss.views
-    prober = _Prober(config, step, speech, world)
-    probes = [prober.run(rows) for rows in (1, 2)]
-    fixed, slope = _line(probes)
-    free -= ADAM_BYTES * step.flat.gradients.numel()
-    largest = _largest_share(config, speech.frames["max"], world.world_size) * row_frames
-    limit, checked = min(_fit(fixed, slope, free), largest), None
-    if fixed + slope * limit > NEAR * free:
-        limit, checked = _check(prober, limit // row_frames, free)
-        limit *= row_frames
-    if limit < row_frames:
-        raise TrainingError(
-            f"one utterance of {speech.frames['max']} frames needs "
-            f"{(fixed + slope * row_frames) / MIB:.0f} MiB, {SHARE * free / MIB:.0f} MiB are to be "
-            "had: lower features.max_duration, or set model.grad_checkpoint=true"
-        )
-    at = checked.padded_frames if checked else limit
+    start, world = time.monotonic(), step.world
+    machine, model = profile_machine(world.device), describe_model(step)
+    budget = SHARE * (free - ADAM_BYTES * step.flat.gradients.numel())
+    prober = Prober(step, config.features.num_mel_bins, config.seed)
+    planner = Planner(config, prober, speech, world.world_size, budget)
+    buckets, checkpointing = plan_buckets(planner, config)
+    middle = speech.buckets[len(speech.buckets) // 2]
+    precision = time_precisions(config.train.precision, prober, middle)
+    if dtype_of(precision["used"]) is not step.precision:
+        step.precision = dtype_of(precision["used"])
+        buckets, checkpointing = plan_buckets(planner, config)
     return Plan(
-        key=plan_key(config, machine, speech, world.world_size),
+        written_for=plan_keys(config, machine, model, speech, world.world_size),
         machine=machine.to_json(),
+        model=model,
         speech=speech.to_json(),
-        free_mib=free / MIB,
-        fixed_mib=fixed / MIB,
-        bytes_per_frame=slope,
-        frame_limit=0 if limit >= largest else limit,
-        largest_batch_frames=largest,
-        predicted_peak_mib=(fixed + slope * at) / MIB,
-        measured_peak_mib=checked.peak_mib if checked else None,
-        probes=[asdict(probe) for probe in [*probes, *([checked] if checked else [])]],
+        memory={"free_mib": round(free / MIB, 1), "budget_mib": round(budget / MIB, 1)},
+        grad_checkpoint=checkpointing,
+        precision=precision,
+        loading=plan_loading(config, world, loading, buckets),
+        buckets=tuple(buckets),
+        probes=tuple(asdict(probe) for probe in prober.probes),
+        seconds=round(time.monotonic() - start, 2),
     )
 
 
-class _Prober:
-    """Runs steps on synthetic features and measures them."""
+def plan_buckets(planner: Planner, config: Config) -> tuple[list[BucketPlan], dict[str, Any]]:
+    """Plan with whole activations, and where these do not fit also with recomputed ones.
 
-    def __init__(self, config: Config, step: GradientStep, speech: Speech, world: World) -> None:
-        self.bins = config.features.num_mel_bins
-        self.seed = config.seed
-        self.step, self.speech, self.world = step, speech, world
+    Recomputing is taken where nothing else fits, or where its larger micro-batches were measured
+    to be faster.
 
-    def run(self, rows: int) -> Probe:
-        """Measure one step of ``rows`` utterances of the longest length.
-
-        Raises:
-            MemoryError: it does not fit.
-        """
-        batch = self._batch(rows, self.speech.frames["max"])
-        start = time.monotonic()
-        peak = self._peak(batch) / MIB
-        seconds = round(time.monotonic() - start, 4)
-        return Probe(rows, self.speech.frames["max"], batch.padded_frames, peak, seconds)
-
-    def _batch(self, rows: int, frames: int) -> TrainBatch:
-        generator = torch.Generator().manual_seed(self.seed)
-        size = (rows, frames, self.bins)
-        views = [torch.randn(size, generator=generator) for _ in range(self.step.loss.views)]
-        tokens = max(1, min(self.speech.max_tokens, int(self.speech.tokens_per_frame * frames)))
-        targets = [[1 + place % 2 for place in range(tokens)]] * rows
-        names = [f"probe-{row}" for row in range(rows)]
-        return TrainBatch(tuple(views), torch.full((rows,), frames), targets, names, 0.0)
-
-    def _peak(self, batch: TrainBatch) -> int:
-        """Bytes above what is in use before: the step's activations and scratch tensors."""
-        seed_everything(self.seed, "autoconf")
-        device, buffers = self.world.device, list(self.step.model.buffers())
-        before = [buffer.clone() for buffer in buffers]
-        try:
-            return self._measure(batch, device)
-        finally:
-            for buffer, value in zip(buffers, before, strict=True):
-                buffer.copy_(value)  # running statistics do not learn from noise
-
-    def _measure(self, batch: TrainBatch, device: torch.device) -> int:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-            before = torch.cuda.memory_allocated(device)
-            torch.cuda.reset_peak_memory_stats(device)
-            self.step.probe(batch)
-            torch.cuda.synchronize(device)
-            return torch.cuda.max_memory_allocated(device) - before
-        with TensorMemory() as memory:
-            self.step.probe(batch)
-        return memory.peak
-
-
-def _line(probes: Sequence[Probe]) -> tuple[float, float]:
-    """Bytes that do not grow with the batch, and bytes of one padded frame."""
-    first, second = probes
-    slope = (second.peak_mib - first.peak_mib) * MIB / (second.padded_frames - first.padded_frames)
-    slope = max(slope, 1.0)
-    return max(0.0, first.peak_mib * MIB - slope * first.padded_frames), slope
-
-
-def _largest_share(config: Config, longest: int, processes: int) -> int:
-    """Utterances of the longest length in one process's share of a global batch."""
-    frames = config.train.max_duration * 1000.0 / config.features.frame_shift_ms
-    return max(1, math.ceil(int(frames / longest) / processes))
-
-
-def _fit(fixed: float, slope: float, free: int) -> int:
-    return max(0, int((SHARE * free - fixed) / slope))
-
-
-def _check(prober: _Prober, rows: int, free: int) -> tuple[int, Probe | None]:
-    """Run ``rows`` utterances for real, fewer while they do not fit; returns how many did."""
-    while rows >= 1:
-        try:
-            probe = prober.run(rows)
-        except MemoryError:
-            rows //= 2
-            continue
-        if probe.peak_mib * MIB <= SHARE * free:
-            return rows, probe
-        rows = min(rows - 1, int(rows * SHARE * free / (probe.peak_mib * MIB)))
-    return 0, None
-
-
-class Sizing:
-    """The plan of a run: read where it holds, else measured and written to ``autoconf.yaml``.
-
-    Args:
-        config: the resolved configuration; ``train.frame_limit`` overrides what is measured.
-        source: has ``lengths()``, the frames and tokens of every training utterance.
-        exp_dir: where rank 0 writes.
-        world: the processes of the run.
+    Raises:
+        TrainingError: one utterance alone does not fit.
     """
+    model, asked = planner.prober.step.model, config.model.grad_checkpoint
+    kept = planner.plan()
+    about: dict[str, Any] = {"asked": asked, "used": asked, "why": "model.grad_checkpoint"}
+    if kept is not None and (asked or all(b.micro_batches == 1 for b in kept)):
+        return kept, about if asked else {**about, "why": "batches fit whole without it"}
+    again = None
+    if not asked and set_checkpointing(model, True):
+        again = planner.plan()
+        set_checkpointing(model, False)
+    if again is not None and kept is None:
+        return again, {**about, "used": True, "why": "one utterance alone does not fit without it"}
+    if kept is None:
+        raise TrainingError(_too_long(planner, asked))
+    if again is None or not _faster(again, kept):
+        return kept, {**about, "why": "cut batches are no slower without it"}
+    return again, {**about, "used": True, "why": "larger micro-batches are faster"}
 
-    def __init__(self, config: Config, source: Lengths, exp_dir: Path, world: World) -> None:
-        self.config, self.source, self.world = config, source, world
-        self.path = Path(exp_dir) / "autoconf.yaml"
 
-    def __call__(self, step: GradientStep) -> int | None:
-        """Padded frames to compute at once, the same in every process; None: any batch fits."""
-        if self.config.train.frame_limit:
-            return self.config.train.frame_limit
-        if not self.config.train.autoconf or not can_measure(self.world.device):
-            return None
-        if step.loss.graph is not None:
-            return None  # its memory follows the transcripts' words, which probes have not
-        speech = profile_speech(self.source.lengths())
-        plan = self._known(speech) or self._measure(step, speech)
-        limits = [limit for limit in self.world.gather(plan.frame_limit) if limit]
-        return min(limits) if limits else None
+def _too_long(planner: Planner, asked: bool) -> str:
+    longest = planner.speech.buckets[0]
+    most = max((p.peak for p in planner.prober.probes), default=0.0) / MIB
+    return (
+        f"one utterance of {longest.frames} frames does not fit: {planner.budget / MIB:.0f} MiB are "
+        f"to be had, steps of one or two took up to {most:.0f} MiB; lower features.max_duration"
+        + ("" if asked else ", set model.grad_checkpoint=true")
+        + ", or raise train.memory_mib"
+    )
 
-    def _known(self, speech: Speech) -> Plan | None:
-        """The written plan, if it is of this hardware, model and data."""
-        size = self.world.world_size
-        key = plan_key(self.config, profile_machine(self.world.device), speech, size)
-        plan = Plan.load(self.path, key) if self.world.is_main else None
-        return cast("Plan | None", self.world.broadcast(plan))
 
-    def _measure(self, step: GradientStep, speech: Speech) -> Plan:
-        plan = make_plan(self.config, step, speech, self.world)
-        if self.world.is_main:
-            plan.save(self.path)
-            logging.info("%s", plan.summary())
-        return plan
+def _faster(ours: Sequence[BucketPlan], theirs: Sequence[BucketPlan]) -> bool:
+    """Whether ``ours`` takes less time where both were measured, by more than chance."""
+    pairs = [(a.seconds, b.seconds) for a, b in zip(ours, theirs, strict=True)]
+    known = [(a, b) for a, b in pairs if a is not None and b is not None]
+    return bool(known) and sum(a for a, _ in known) < 0.95 * sum(b for _, b in known)
+
+
+def set_checkpointing(model: torch.nn.Module, on: bool) -> bool:
+    """Recompute blocks in the backward pass, or not; returns whether the model can do that."""
+    encoder = getattr(model, "encoder", None)
+    if not hasattr(encoder, "grad_checkpoint"):
+        return False
+    encoder.grad_checkpoint = on  # type: ignore[union-attr]
+    return True
+
+
+def plan_loading(
+    config: Config, world: World, loading: float | None, buckets: Sequence[BucketPlan]
+) -> dict[str, Any]:
+    """Loader processes: what ``train.num_workers`` says, else by the times of loading and computing.
+
+    A thread of the training process reads ahead by itself. Where that has less than half of a
+    step's time to spare, worker processes share the work; a GPU has one in any case.
+    """
+    known = [b.seconds for b in buckets if b.seconds is not None]
+    step = sum(known) / len(known) if known else None
+    about = {"seconds_to_load": loading, "seconds_of_a_step": step and round(step, 4)}
+    gpu = world.device.type == "cuda"
+    if config.train.num_workers >= 0:
+        return {"workers": config.train.num_workers, "why": "train.num_workers", **about}
+    spare = max(1, available_cores() // world.local_world_size - 1)
+    if loading is None or step is None:
+        return {"workers": min(MOST_WORKERS, spare) if gpu else 0, "why": "not measured", **about}
+    needed = math.ceil(2.0 * loading / step) if loading > 0.5 * step else 0
+    return {"workers": min(MOST_WORKERS, spare, max(needed, gpu)), "why": "measured", **about}

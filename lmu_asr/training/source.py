@@ -7,7 +7,10 @@ for any number of processes, any batch and any place of resuming.
 from __future__ import annotations
 
 import functools
+import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,16 @@ from lmu_asr.config import AugmentConfig, Config
 from lmu_asr.data.ahead import read_ahead
 from lmu_asr.data.augment import spec_augment_each
 from lmu_asr.data.dataset import build_eval_loader, build_train_loader
+from lmu_asr.data.index import IndexedSampler
+from lmu_asr.data.lengths import Lengths, lengths_of, lengths_of_index
 from lmu_asr.errors import DataError, LangError
 from lmu_asr.files import fingerprint, sha256_file, write_jsonl
 from lmu_asr.lang.lang import Lang, ctc_min_frames
 from lmu_asr.training.distributed import World
 from lmu_asr.training.state import derive_seed
 from lmu_asr.training.step import Batch, TrainBatch
+
+BATCHES_TIMED = 4
 
 
 class CtcFilter:
@@ -87,6 +94,7 @@ class LoaderSource:
         record: Path | None = None,
     ) -> None:
         self.config, self.lang, self.world = config, lang, world
+        self.workers = config.train.num_workers
         self.record = record if world.is_main else None
         self.train_path = data_dir / f"{config.corpus.train}_cuts.jsonl.gz"
         self.dev_path = data_dir / f"{config.corpus.dev}_cuts.jsonl.gz"
@@ -103,10 +111,32 @@ class LoaderSource:
         """Number of global batches of the epoch."""
         return len(self._loader(epoch, 0))
 
-    def lengths(self) -> list[tuple[int, int]]:
-        """Frames of features and number of tokens of every training utterance."""
-        utterances = self._loader(0, 0).batches.utterances
-        return [(u.num_frames, len(self.lang.encode(u.text))) for u in utterances]
+    def lengths(self) -> Lengths:
+        """Frames of the training utterances, and tokens of all or, of millions, of a telling part."""
+        sampler = self._loader(0, 0).batches
+
+        def count(text: str) -> int:
+            return len(self.lang.encode(text))
+
+        if isinstance(sampler, IndexedSampler):
+            return lengths_of_index(sampler.index, self.filter, count)
+        return lengths_of(sampler.utterances, count)
+
+    def seconds_to_load(self) -> float:
+        """Seconds to make one batch in this process, the mean of the first few of an epoch."""
+        start, count = time.monotonic(), 0
+        for batch in itertools.islice(self._loader(0, 0, workers=0), BATCHES_TIMED):
+            self._prepare(batch, 0)
+            count += 1
+        return round((time.monotonic() - start) / max(count, 1), 5)
+
+    def bytes_to_come(self) -> int:
+        """Memory that this process will take for features that it keeps."""
+        return int(self._loader(0, 0).dataset.bytes_to_come())
+
+    def use_workers(self, count: int) -> None:
+        """Read the training split in ``count`` loader processes from now on."""
+        self.workers = count
 
     def train_batches(self, epoch: int, start_batch: int) -> Iterator[TrainBatch]:
         """Yield this process's share of each global batch of the epoch from ``start_batch`` on."""
@@ -118,10 +148,12 @@ class LoaderSource:
         options = self.config.train
         return build_eval_loader(self.dev_path, options.max_duration, options.num_workers)
 
-    def _loader(self, epoch: int, start_batch: int) -> Any:
+    def _loader(self, epoch: int, start_batch: int, workers: int | None = None) -> Any:
         rank, size = self.world.rank, self.world.world_size
+        count = self.workers if workers is None else workers
+        config = replace(self.config, train=replace(self.config.train, num_workers=count))
         loader = build_train_loader(
-            self.train_path, self.config, self.filter, rank, size, epoch, start_batch
+            self.train_path, config, self.filter, rank, size, epoch, start_batch
         )
         if self.record:
             dropped = self.filter.dropped.items()

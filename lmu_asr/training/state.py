@@ -27,6 +27,7 @@ NEUTRAL_KEYS = frozenset(
         "frame_limit",
         "keep_last",
         "log_every",
+        "memory_mib",
         "num_workers",
         "patience",
         "remote",

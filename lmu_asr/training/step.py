@@ -129,7 +129,8 @@ class GradientStep:
         self.precision = precision
         self.reseed = reseed
         self.flat = FlatGradients(model.parameters(), SLOTS)
-        self.frame_limit: int | None = None
+        self.limits: Sequence[tuple[int, int]] = ()  # longest frames, frames at once
+        self.frame_limit: int | None = None  # found when memory ran out
         self.power = 1.0
         self.thrashed = 0
         self.losses: list[tuple[list[str], Tensor]] = []
@@ -163,10 +164,12 @@ class GradientStep:
         Raises:
             MemoryError: it does not fit.
         """
+        limits, self.limits = self.limits, ()
         problem = self._try([batch], None, 1.0)
-        self._free()
+        self.limits, self.losses = limits, []
         self.flat.zero()
         if problem is not None:
+            self._free()
             raise MemoryError(problem)
 
     def bad_utterances(self) -> list[tuple[str, float]]:
@@ -186,7 +189,7 @@ class GradientStep:
             if problem is None:
                 break
             failures += 1
-            parts = [part for batch in batches for part in batch.chunks(limit)]
+            parts = [part for batch in batches for part in self._parts(batch, limit)]
             self._free()
             if all(len(part.ids) == 1 for part in parts):
                 logging.error(
@@ -206,6 +209,14 @@ class GradientStep:
         self._note(failures > 0, limit)
         return failures, False
 
+    def _parts(self, batch: TrainBatch, limit: int | None) -> Iterator[TrainBatch]:
+        """Chunks within ``limit`` and within what the plan allows for utterances of that length."""
+        longest = batch.views[0].shape[1]
+        planned = next((most for frames, most in self.limits if longest <= frames), None)
+        if planned is None and self.limits:
+            planned = self.limits[-1][1]
+        return batch.chunks(min(filter(None, (limit, planned)), default=None))
+
     def _note(self, failed: bool, limit: int | None) -> None:
         self.thrashed = self.thrashed + 1 if failed else 0
         if self.thrashed >= 2:
@@ -224,7 +235,7 @@ class GradientStep:
         self.reseed()
         try:
             for batch in batches:
-                for part in batch.chunks(limit):
+                for part in self._parts(batch, limit):
                     self._backward(part, scale)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):

@@ -25,7 +25,6 @@ from lmu_asr.config import Config
 from lmu_asr.errors import TrainingError
 from lmu_asr.files import fingerprint
 from lmu_asr.lang.lang import Lang
-from lmu_asr.training.autoconf import Sizing
 from lmu_asr.training.checkpoint import Checkpoint
 from lmu_asr.training.distributed import World, joined_world, log_main
 from lmu_asr.training.evaluate import DevResult, Tokens, evaluate
@@ -56,6 +55,7 @@ from lmu_asr.training.optim import (
     swapped_weights,
 )
 from lmu_asr.training.setup import choose_precision, describe, make_model, prepare_process
+from lmu_asr.training.sizing import Sizing
 from lmu_asr.training.snapshot import collect, restore, restore_rank
 from lmu_asr.training.source import LoaderSource
 from lmu_asr.training.state import (
@@ -86,7 +86,7 @@ class Trainer:
         identity: what checkpoints of this run must agree with.
         exp_dir: where rank 0 writes.
         world: the processes of the run.
-        sizing: measures, before the first step, how many padded frames fit at once.
+        sizing: sets, before the first step, how batches are computed on this machine.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Trainer:
         identity: Identity,
         exp_dir: Path,
         world: World,
-        sizing: Callable[[GradientStep], int | None] | None = None,
+        sizing: Callable[[GradientStep], object] | None = None,
     ) -> None:
         self.sizing = sizing
         self.config, self.source, self.lang = config, source, lang
@@ -158,8 +158,8 @@ class Trainer:
         if not self.state.steps_per_epoch:
             count = self.source.count_batches(self.state.epoch)
             self.state.steps_per_epoch = max(1, -(-count // self.options.accumulate))
-        if self.sizing and self.state.step == 0:
-            self.gradients.frame_limit = self.sizing(self.gradients)
+        if self.sizing:
+            self.sizing(self.gradients)
         total = self.options.epochs * self.state.steps_per_epoch
         self.total_steps = min(total, self.options.max_steps or total)
         self.display = Display(self.world.is_main, self.state.step, self.total_steps)
@@ -295,7 +295,7 @@ class Trainer:
             self.lang,
             self.loss.ctc,
             self.world,
-            self.precision,
+            self.gradients.precision,
             self._heartbeat,
         )
 

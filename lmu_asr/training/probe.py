@@ -1,0 +1,216 @@
+"""Real steps on synthetic features, and what they took: memory and time.
+
+Shapes: N rows (utterances), T frames, F features.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from lmu_asr.training.profile import (
+    MIB,
+    Bucket,
+    TensorMemory,
+    forget_resident_peak,
+    resident_bytes,
+)
+from lmu_asr.training.state import seed_everything
+from lmu_asr.training.step import GradientStep, TrainBatch
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One measured step.
+
+    Attributes:
+        rows, frames, tokens: utterances, and frames and tokens of each.
+        padded_frames: frames computed, views included.
+        tensor_mib: peak of tensors above what was in use before; None: not counted.
+        resident_mib: the same of resident memory, with what operations take for themselves; None
+            where not counted, on a GPU, and where the system does not tell.
+        seconds: wall time.
+    """
+
+    rows: int
+    frames: int
+    tokens: int
+    padded_frames: int
+    tensor_mib: float | None
+    resident_mib: float | None
+    seconds: float
+
+    @property
+    def peak(self) -> float:
+        """Bytes that count against a budget: the larger of what tensors and the process took."""
+        return max(self.tensor_mib or 0.0, self.resident_mib or 0.0) * MIB
+
+
+@dataclass(frozen=True)
+class Line:
+    """Bytes of a step over its padded frames, for one length of utterances."""
+
+    fixed: float
+    slope: float
+
+    def at(self, frames: int) -> float:
+        """Bytes of a step of ``frames`` padded frames."""
+        return self.fixed + self.slope * frames
+
+    def fitting(self, budget: float) -> int:
+        """Padded frames that fit into ``budget`` bytes."""
+        return max(0, int((budget - self.fixed) / self.slope))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Memory of steps of one length of utterances: of tensors and, on a CPU, of the process."""
+
+    tensors: Line
+    resident: Line | None
+
+    def at(self, frames: int) -> float:
+        """Bytes of a step of ``frames`` padded frames: the larger of both."""
+        return max(line.at(frames) for line in self._lines())
+
+    def fitting(self, budget: float) -> int:
+        """Padded frames of which both fit into ``budget`` bytes."""
+        return min(line.fitting(budget) for line in self._lines())
+
+    def _lines(self) -> list[Line]:
+        return [self.tensors, *([self.resident] if self.resident else [])]
+
+
+def cost_through(first: Probe, second: Probe | None) -> Cost:
+    """Lines through the peaks of two steps of different size, or of one and nothing."""
+
+    def line(low: float | None, high: float | None) -> Line | None:
+        if low is None:
+            return None
+        if second is None or high is None:
+            return Line(0.0, low * MIB / first.padded_frames)
+        slope = (high - low) * MIB / (second.padded_frames - first.padded_frames)
+        slope = max(1.0, slope)
+        return Line(max(0.0, low * MIB - slope * first.padded_frames), slope)
+
+    other = (None, None) if second is None else (second.tensor_mib, second.resident_mib)
+    tensors = line(first.tensor_mib, other[0]) or Line(0.0, 1.0)
+    return Cost(tensors, line(first.resident_mib, other[1]))
+
+
+class Prober:
+    """Measures steps; the model's weights, buffers and gradients stay as they are.
+
+    Args:
+        step: the training step, on its device.
+        bins: features of a frame.
+        seed: of the synthetic features.
+    """
+
+    def __init__(self, step: GradientStep, bins: int, seed: int) -> None:
+        self.step, self.bins, self.seed = step, bins, seed
+        self.device = step.world.device
+        self.probes: list[Probe] = []
+        self._resident = self.device.type == "cpu" and forget_resident_peak()
+
+    def run(self, rows: int, bucket: Bucket, count: bool = True) -> Probe:
+        """Measure one step of ``rows`` utterances as long as the bucket's longest.
+
+        Args:
+            rows: utterances.
+            bucket: their frames and tokens.
+            count: measure memory too, which makes a step on a CPU somewhat slower.
+
+        Raises:
+            MemoryError: it does not fit.
+        """
+        batch = self._batch(rows, bucket)
+        seed_everything(self.seed, "autoconf")
+        buffers = list(self.step.model.buffers())
+        before = [buffer.clone() for buffer in buffers]
+        try:
+            tensors, resident, seconds = self._measure(batch, count)
+        finally:
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)  # running statistics do not learn from noise
+        size = rows, bucket.frames, bucket.tokens, batch.padded_frames
+        probe = Probe(*size, _mib(tensors), _mib(resident), round(seconds, 4))
+        self.probes.append(probe)
+        return probe
+
+    def _batch(self, rows: int, bucket: Bucket) -> TrainBatch:
+        generator = torch.Generator().manual_seed(self.seed)
+        size = (rows, bucket.frames, self.bins)  # (N, T, F)
+        views = [torch.randn(size, generator=generator) for _ in range(self.step.loss.views)]
+        targets = [[1 + place % 2 for place in range(bucket.tokens)]] * rows
+        names = [f"probe-{row}" for row in range(rows)]
+        return TrainBatch(tuple(views), torch.full((rows,), bucket.frames), targets, names, 0.0)
+
+    def _measure(self, batch: TrainBatch, count: bool) -> tuple[int | None, int | None, float]:
+        """Peak bytes of tensors and of the process, and seconds."""
+        if self.device.type == "cuda":
+            return self._measure_gpu(batch)
+        if not count:
+            start = time.monotonic()
+            self.step.probe(batch)
+            return None, None, time.monotonic() - start
+        if self._resident:
+            forget_resident_peak()
+        before, start = resident_bytes() or 0, time.monotonic()
+        with TensorMemory() as memory:
+            self.step.probe(batch)
+        seconds = time.monotonic() - start
+        if not self._resident:
+            return memory.peak, None, seconds
+        return memory.peak, max(0, (resident_bytes(peak=True) or 0) - before), seconds
+
+    def _measure_gpu(self, batch: TrainBatch) -> tuple[int, None, float]:
+        torch.cuda.synchronize(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        start = time.monotonic()
+        self.step.probe(batch)
+        torch.cuda.synchronize(self.device)
+        seconds = time.monotonic() - start
+        return torch.cuda.max_memory_allocated(self.device) - before, None, seconds
+
+
+def _mib(count: int | None) -> float | None:
+    return None if count is None else round(count / MIB, 2)
+
+
+def largest_fitting(
+    run: Callable[[int], Probe], guess: int, budget: float
+) -> tuple[int, Probe | None]:
+    """Find, by real steps, how many utterances fit: ``guess`` if that does, else by bisection.
+
+    Args:
+        run: measures a step of so many utterances; raises MemoryError where they do not fit.
+        guess: the most that is tried.
+        budget: bytes.
+
+    Returns:
+        Utterances, at most an eighth below the most that fit, and their step; 0 and None if none fits.
+    """
+    low, found, high, rows = 0, None, guess + 1, guess
+    while low < rows < high:
+        probe = _tried(run, rows)
+        if probe is not None and probe.peak <= budget:
+            low, found = rows, probe
+        else:
+            high = rows
+        if high - low <= max(1, low // 8):
+            break
+        rows = (low + high) // 2
+    return low, found
+
+
+def _tried(run: Callable[[int], Probe], rows: int) -> Probe | None:
+    """One step; None, with the exception and all that it holds gone, where it does not fit."""
+    try:
+        return run(rows)
+    except MemoryError:
+        return None
