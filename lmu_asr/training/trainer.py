@@ -159,7 +159,8 @@ class Trainer:
             count = self.source.count_batches(self.state.epoch)
             self.state.steps_per_epoch = max(1, -(-count // self.options.accumulate))
         if self.sizing:
-            self.sizing(self.gradients)
+            with self.watch.paused():
+                self.sizing(self.gradients)
         total = self.options.epochs * self.state.steps_per_epoch
         self.total_steps = min(total, self.options.max_steps or total)
         self.display = Display(self.world.is_main, self.state.step, self.total_steps)
