@@ -39,7 +39,7 @@ def run(
     return [y.detach(), end.detach(), *torch.autograd.grad(loss, leaves)]
 
 
-@pytest.mark.parametrize("channels", [1, 5, 31, 32, 33, 70])
+@pytest.mark.parametrize("channels", [1, 5, 16, 17, 31, 32, 33, 48, 70])
 @pytest.mark.parametrize("groups", [1, 3])
 def test_tiles_of_any_width(channels: int, groups: int) -> None:
     u = torch.randn(2, 21, channels * groups, dtype=torch.float64)

@@ -22,8 +22,12 @@ from lmu_asr.models.kernels.operators import ChunkOperators, chunk_operators
 from lmu_asr.models.legendre import LmuError
 
 CHUNK = 8
-LANES = 32
 ALIGNMENT = 64
+
+
+def lanes(channels: int) -> int:
+    """Return the width of a tile, 32 or 16 of a group's channels: what leaves fewer lanes empty."""
+    return 16 if -channels % 32 >= 16 else 32
 
 
 @functools.lru_cache(maxsize=1)
@@ -121,7 +125,7 @@ def _forward(
 
 
 def packed_readout(ops: ChunkOperators, readout: Tensor, skip: Tensor | None) -> Tensor:
-    """Return [h | R] of every channel by tiles, (tiles, L + Q * L, LANES), as the kernel reads it.
+    """Return [h | R] of every channel by tiles, (tiles, L + Q * L, lanes), as the kernel reads it.
 
     h (L,) is the impulse response of the read-out, skip included; R (Q, L) its rows in the state.
     """
@@ -133,9 +137,10 @@ def packed_readout(ops: ChunkOperators, readout: Tensor, skip: Tensor | None) ->
         response = response + F.pad(skip.view(G, C // G, 1), (0, L - 1))
     lifted = ops.powers.permute(0, 2, 3, 1).reshape(G, Q, Q * L)  # (G, p, q * L + i)
     both = torch.cat([response, per_group @ lifted], dim=2)  # (G, c, L + Q * L)
-    both = F.pad(both, (0, 0, 0, -(C // G) % LANES))
-    tiles = both.view(G, -1, LANES, L + Q * L).transpose(2, 3)
-    return tiles.reshape(-1, L + Q * L, LANES)
+    width = lanes(C // G)
+    both = F.pad(both, (0, 0, 0, -(C // G) % width))
+    tiles = both.view(G, -1, width, L + Q * L).transpose(2, 3)
+    return tiles.reshape(-1, L + Q * L, width)
 
 
 class CompiledMemory(torch.autograd.Function):
@@ -182,7 +187,9 @@ class CompiledMemory(torch.autograd.Function):
 
 
 def _shape(u: Tensor, change: Tensor) -> tuple[int, ...]:
-    return (*u.shape, change.shape[0], change.shape[2])
+    """N, T, C, G, Q and the lanes of a tile."""
+    G, _, Q = change.shape
+    return (*u.shape, G, Q, lanes(u.shape[2] // G))
 
 
 def _call(name: str, dtype: torch.dtype, tensors: list[Any], shape: tuple[int, ...]) -> None:
@@ -196,7 +203,7 @@ def _call(name: str, dtype: torch.dtype, tensors: list[Any], shape: tuple[int, .
         raise LmuError("the compiled memory was asked for, but no C++ compiler built it here")
     function = getattr(kernel, f"legendre_{name}_{'double' if dtype == torch.float64 else 'float'}")
     pointers = [None if x is None else x.data_ptr() for x in tensors]
-    function(*pointers, (ctypes.c_int64 * 5)(*shape), torch.get_num_threads())
+    function(*pointers, (ctypes.c_int64 * 6)(*shape), torch.get_num_threads())
 
 
 def _aligned(x: Tensor) -> Tensor:
