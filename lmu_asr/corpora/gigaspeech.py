@@ -22,7 +22,7 @@ from lmu_asr.errors import DataError
 BLOCK = 1 << 22
 SEPARATORS = tuple(", \t\r\n")
 GARBAGE = re.compile(r"<(SIL|MUSIC|NOISE|OTHER)>")  # the whole utterance is of no use
-PUNCTUATION = re.compile(r"<(COMMA|PERIOD|QUESTIONMARK|EXCLAMATIONPOINT)>")
+PUNCTUATION = re.compile(r"<(COMMA|PERIOD|QUESTIONMARK|EXCLAMATIONPOINT|UNK)>")
 # fillers that the publisher's scoring leaves out
 FILLERS = frozenset(
     ["uh", "uhh", "um", "eh", "mm", "hm", "ah", "huh", "ha", "er", "oof", "hee", "ach", "eee", "ew"]
@@ -58,7 +58,7 @@ class GigaSpeech:
         return join_splits(config, lambda part: from_utterances(_read(index, part), part))
 
     def normalize(self, text: str) -> str:
-        """Punctuation tags and fillers dropped, garbage emptied, lower case, hyphens split."""
+        """Punctuation tags, unknown words and fillers dropped, garbage emptied, lower case, hyphens split."""
         if GARBAGE.search(text):
             return ""
         words = normalize_english(PUNCTUATION.sub(" ", text)).split()

@@ -183,6 +183,7 @@ def test_librispeech_parts():
         # documented by GigaSpeech's scoring: tags, hyphens, fillers; garbage is no utterance
         ("gigaspeech", "THIRTY-FIVE <COMMA> UH PEOPLE <PERIOD>", "thirty five people"),
         ("gigaspeech", "HELLO <NOISE>", ""),
+        ("gigaspeech", "I <UNK> IT'S A-OKAY <EXCLAMATIONPOINT>", "i it's a okay"),
         ("tedlium3", "i 'm <unk> here {SMACK} [laughter]", "i'm here"),
         ("tedlium3", "the '90s", "the'90s"),
         # documented by the Mississippi State project and Hub5 scoring

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import random
 import re
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from lmu_asr.corpora import asterisk, corpus_names, fetch
+from lmu_asr.data import shards
 from lmu_asr.stages import configure, load_stage
 from lmu_asr.stages.common import NAMES, main
 from tests.corpora import fixtures
 from tests.corpora.server import serving
 from tests.corpora.test_recipes import OWN_COPY, SERVED, serve
-from tests.data.speech import write_audio
+from tests.data.speech import tree_bytes, write_audio
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -104,6 +109,53 @@ def test_own(tmp_path):
     (tmp_path / "list.jsonl").write_text("\n".join(rows) + "\n")
     exp_dir = run_recipe("own", tmp_path, f"corpus.source={tmp_path / 'list.jsonl'}")
     check_table(exp_dir, "own", ["dev", "test"])
+
+
+def prepare(arguments: list[str], data: Path, nj: int) -> int:
+    """Run stage 1 in this process."""
+    return main(load_stage("features"), [*arguments, "--data-dir", str(data), "--nj", str(nj)])
+
+
+def prepared(data: Path) -> dict[str, bytes]:
+    """What stage 1 left, its stamp aside: that has times of files in it."""
+    found = tree_bytes(data / "an4" / "fbank20")
+    return {name: content for name, content in found.items() if not name.endswith("stamp.json")}
+
+
+def test_processes_and_kills_do_not_change_what_is_prepared(tmp_path, monkeypatch):
+    with serving() as server:
+        serve("an4", server, monkeypatch)
+        sets = [o for v in (*TINY, f"corpus.mirror={server.base}") for o in ("--set", v)]
+        assert configure.main(["--recipe", "an4", "--exp-dir", str(tmp_path / "exp"), *sets]) == 0
+        path = next((tmp_path / "exp").glob("*/default/resolved.yaml"))
+        places = ["--data-dir", str(tmp_path / "one"), "--exp-dir", str(tmp_path / "exp")]
+        assert main(load_stage("download"), ["--config", str(path), *places]) == 0
+    for name in ("two", "killed"):
+        shutil.copytree(tmp_path / "one", tmp_path / name)
+    for name, limit in (("LEAST_SECONDS", 2.0), ("SHARDS", 1000), ("INLINE_SECONDS", 0.0)):
+        monkeypatch.setattr(shards, name, limit)
+    arguments = ["--config", str(path), "--exp-dir", str(tmp_path / "exp")]
+    assert prepare(arguments, tmp_path / "one", 1) == 0
+    assert prepare(arguments, tmp_path / "two", 2) == 0
+    feats = tmp_path / "killed" / "an4" / "fbank20" / "feats"
+    for _ in range(3):
+        wanted = len(list(feats.glob("*.jsonl.gz"))) + random.randrange(1, 4)
+        child = multiprocessing.get_context("fork").Process(
+            target=prepare, args=(arguments, tmp_path / "killed", 1)
+        )
+        child.start()
+        while child.is_alive() and len(list(feats.glob("*.jsonl.gz"))) < wanted:
+            time.sleep(random.uniform(0.0, 0.01))
+        child.kill()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+    assert not (feats.parent / "test_cuts.jsonl.gz").exists()
+    assert prepare(arguments, tmp_path / "killed", 1) == 0
+    whole = prepared(tmp_path / "one")
+    assert len([name for name in whole if name.endswith(".lca")]) > 10
+    assert {"train_cuts.jsonl.gz", "dev_cuts.jsonl.gz", "test_cuts.jsonl.gz"} <= set(whole)
+    assert prepared(tmp_path / "two") == whole
+    assert prepared(tmp_path / "killed") == whole
 
 
 def test_every_corpus_is_here_or_is_the_default():
