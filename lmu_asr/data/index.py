@@ -7,6 +7,7 @@ plan of an epoch is made from the durations alone, and resuming in its middle co
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import mmap
@@ -55,6 +56,7 @@ class Index:
         self.durations: NDArray[np.float64] = arrays["durations"]
         self.frames: NDArray[np.int32] = arrays["frames"]
         self._offsets, self._records = arrays["offsets"], place
+        self.kept_plan: tuple[tuple[Any, ...], list[NDArray[np.int64]]] | None = None
         if place + int(self._offsets[-1]) != len(self._map):
             raise DataError(f"{path}: cut short; delete it and run again")
 
@@ -83,11 +85,17 @@ def open_index(manifest: Path) -> Index | None:
     path = index_path(manifest)
     state = [manifest.stat().st_size, manifest.stat().st_mtime_ns]
     if path.is_file():
-        index = Index(path)
+        index = _opened(path, path.stat().st_size, path.stat().st_mtime_ns)
         if index.header["manifest"] == state:
             return index
     with gzip.open(manifest, "rt", encoding="utf-8") as stream:
         build_index(map(json.loads, stream), path, manifest)
+    return _opened(path, path.stat().st_size, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=2)
+def _opened(path: Path, size: int, changed: int) -> Index:
+    """One object for all who read the same file, so that they share the plan of an epoch."""
     return Index(path)
 
 
@@ -193,17 +201,18 @@ class IndexedSampler(BatchSampler):
         super().__init__((), max_duration, num_buckets, seed, index.fingerprint, rank, world_size)
         self.num_buckets = num_buckets
         self.index, self._keep = index, keep
-        self._plans: dict[int, list[NDArray[np.int64]]] = {}
 
     def _plan(self) -> list[NDArray[np.int64]]:
-        if self.epoch not in self._plans:
+        is_sorted = self.epoch < self.sorted_epochs
+        key = self.seed, self.epoch, self.max_duration, self.num_buckets, is_sorted
+        if self.index.kept_plan is None or self.index.kept_plan[0] != key:
             rng = np.random.default_rng([self.seed, self.epoch])
             durations = self.index.durations
             plan = plan_batches(durations, self.max_duration, self.num_buckets, rng)
-            if self.epoch < self.sorted_epochs:
+            if is_sorted:
                 plan.sort(key=lambda numbers: float(durations[numbers].max()))
-            self._plans = {self.epoch: plan}
-        return self._plans[self.epoch]
+            self.index.kept_plan = key, plan
+        return self.index.kept_plan[1]
 
     def __len__(self) -> int:
         """Global batches of the whole epoch."""

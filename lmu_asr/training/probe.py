@@ -85,20 +85,22 @@ class Cost:
 
 
 def cost_through(first: Probe, second: Probe | None) -> Cost:
-    """Lines through the peaks of two steps of different size, or of one and nothing."""
+    """Tensors: the line through the peaks of two steps of different size, or of one and nothing.
 
-    def line(low: float | None, high: float | None) -> Line | None:
-        if low is None:
-            return None
-        if second is None or high is None:
-            return Line(0.0, low * MIB / first.padded_frames)
-        slope = (high - low) * MIB / (second.padded_frames - first.padded_frames)
-        slope = max(1.0, slope)
-        return Line(max(0.0, low * MIB - slope * first.padded_frames), slope)
-
-    other = (None, None) if second is None else (second.tensor_mib, second.resident_mib)
-    tensors = line(first.tensor_mib, other[0]) or Line(0.0, 1.0)
-    return Cost(tensors, line(first.resident_mib, other[1]))
+    Resident memory grows less evenly: it is that line times the ratio of both in the larger step.
+    """
+    last = second or first
+    low, high = first.tensor_mib or 0.0, last.tensor_mib or 0.0
+    if second is None:
+        tensors = Line(0.0, max(1.0, low * MIB / first.padded_frames))
+    else:
+        frames = second.padded_frames - first.padded_frames
+        slope = max(1.0, (high - low) * MIB / frames)
+        tensors = Line(max(0.0, low * MIB - slope * first.padded_frames), slope)
+    if last.resident_mib is None or not high:
+        return Cost(tensors, None)
+    ratio = last.resident_mib / high
+    return Cost(tensors, Line(tensors.fixed * ratio, max(1.0, tensors.slope * ratio)))
 
 
 class Prober:

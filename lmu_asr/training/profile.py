@@ -75,6 +75,7 @@ def free_bytes(device: torch.device, processes: int, most_mib: int = 0) -> int:
         cached = torch.cuda.memory_reserved(device) - used
         free = int(torch.cuda.mem_get_info(device)[0]) + cached
     else:
+        give_back_free_memory()
         used, free = resident_bytes() or 0, host_memory()[1] // processes
     return min(free, max(0, most_mib * MIB - used)) if most_mib else free
 
@@ -207,15 +208,17 @@ def resident_bytes(peak: bool = False) -> int | None:
 
 
 def forget_resident_peak() -> bool:
-    """Let the peak of resident memory start anew, from what is in use; whether that works (Linux).
-
-    Memory that was freed goes back to the system first, where the C library can do that (glibc).
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    """Let the peak of resident memory start anew, from what is in use; whether that works (Linux)."""
+    give_back_free_memory()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return False
     return True
+
+
+def give_back_free_memory() -> None:
+    """Return memory that was freed to the system, where the C library can do that (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -149,3 +149,13 @@ def test_loader_over_an_index(tmp_path, monkeypatch, workers):
     late = list(build_train_loader(path, config, start_batch=2))
     assert [b.ids for b in late] == [b.ids for b in batches[2:]]
     assert late[0].features.equal(batches[2].features)
+
+
+def test_samplers_share_the_plan_of_an_epoch(manifest, monkeypatch):
+    first = sampler(manifest, epoch=2)
+    wanted = ids(first)
+    monkeypatch.setattr(index_module, "plan_batches", None)  # whoever planned again would fail
+    assert ids(sampler(manifest, epoch=2)) == wanted
+    assert ids(sampler(manifest, epoch=2, batch=3)) == wanted[3:]
+    with pytest.raises(TypeError):
+        ids(sampler(manifest, epoch=3))
