@@ -38,6 +38,7 @@ from lmu_asr.training.step import GradientStep
 
 SHARE = 0.9  # of the free memory
 NEAR = 0.25  # share of the budget from which a prediction is checked by a real step
+SAFE = 0.5  # share of the budget that the second step for a line may take at the very most
 ADAM_BYTES = 8  # of each parameter, taken at the first update
 MORE_ROWS = 2  # the second step for a line has this part of a share, where that is safe
 MEASURING_SECONDS = 10.0  # after these, times are no longer measured and lines are shared
@@ -89,7 +90,7 @@ class Planner:
         except MemoryError:
             return None
         rows = share_of_batch(self.config, bucket.frames, self.processes) // MORE_ROWS
-        safe = int(NEAR * self.budget / max(first.peak, 1.0))
+        safe = int(SAFE * self.budget / max(first.peak, 1.0))
         try:
             return cost_through(first, self._run(max(2, min(rows, safe)), bucket))
         except MemoryError:

@@ -87,20 +87,28 @@ class Cost:
 def cost_through(first: Probe, second: Probe | None) -> Cost:
     """Tensors: the line through the peaks of two steps of different size, or of one and nothing.
 
-    Resident memory grows less evenly: it is that line times the ratio of both in the larger step.
+    Resident memory grows less evenly: the steeper of its own line, and of that of tensors times the
+    ratio of both in the larger step.
     """
-    last = second or first
-    low, high = first.tensor_mib or 0.0, last.tensor_mib or 0.0
     if second is None:
-        tensors = Line(0.0, max(1.0, low * MIB / first.padded_frames))
+        tensors = Line(0.0, max(1.0, (first.tensor_mib or 0.0) * MIB / first.padded_frames))
     else:
-        frames = second.padded_frames - first.padded_frames
-        slope = max(1.0, (high - low) * MIB / frames)
-        tensors = Line(max(0.0, low * MIB - slope * first.padded_frames), slope)
-    if last.resident_mib is None or not high:
+        tensors = _through(first, second, first.tensor_mib or 0.0, second.tensor_mib or 0.0)
+    last = second or first
+    if last.resident_mib is None or not last.tensor_mib:
         return Cost(tensors, None)
-    ratio = last.resident_mib / high
-    return Cost(tensors, Line(tensors.fixed * ratio, max(1.0, tensors.slope * ratio)))
+    ratio = last.resident_mib / last.tensor_mib
+    resident = Line(tensors.fixed * ratio, max(1.0, tensors.slope * ratio))
+    if second is not None and first.resident_mib is not None:
+        own = _through(first, second, first.resident_mib, last.resident_mib)
+        resident = max(resident, own, key=lambda line: line.slope)
+    return Cost(tensors, resident)
+
+
+def _through(first: Probe, second: Probe, low: float, high: float) -> Line:
+    """The line through two peaks in MiB."""
+    slope = max(1.0, (high - low) * MIB / (second.padded_frames - first.padded_frames))
+    return Line(max(0.0, low * MIB - slope * first.padded_frames), slope)
 
 
 class Prober:

@@ -80,10 +80,8 @@ def cuts(hours: float) -> Iterator[dict]:
 
 
 def options() -> Config:
-    """A model that a CPU can train, in batches of ten minutes."""
-    return load_config(
-        None, ["train.max_duration=600", "train.num_buckets=30", "train.num_workers=0"]
-    )
+    """The default model and batches."""
+    return load_config(None, ["train.num_buckets=30", "train.num_workers=0"])
 
 
 def make_data(root: Path, hours: float) -> None:

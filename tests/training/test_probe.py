@@ -31,12 +31,17 @@ def probe(rows: int, tensors: float, resident: float | None = None) -> Probe:
 
 
 def test_a_line_goes_through_two_steps() -> None:
-    cost = cost_through(probe(1, 30.0, 25.0), probe(3, 50.0, 75.0))
+    cost = cost_through(probe(1, 30.0, 25.0), probe(3, 50.0, 65.0))
     assert cost.tensors == Line(20.0 * MIB, 0.1 * MIB)
-    assert cost.resident == Line(30.0 * MIB, 1.5 * 0.1 * MIB)  # half as much again
-    assert cost.at(100) == pytest.approx(45 * MIB) and cost.at(300) == pytest.approx(75 * MIB)
-    assert cost.fitting(60.1 * MIB) == 200  # of resident memory; tensors would be 401
+    assert cost.resident == Line(5.0 * MIB, 0.2 * MIB)
+    assert cost.at(100) == 30 * MIB and cost.at(300) == 65 * MIB
+    assert cost.fitting(45.0 * MIB) == 200  # of resident memory; tensors would be 250
     assert cost.fitting(10.0 * MIB) == 0
+
+
+def test_resident_memory_grows_at_least_as_tensors_in_the_larger_step() -> None:
+    cost = cost_through(probe(1, 30.0, 70.0), probe(3, 50.0, 75.0))  # a first step full of chance
+    assert cost.resident == Line(30.0 * MIB, 1.5 * 0.1 * MIB)
 
 
 def test_one_step_alone_counts_as_a_line_through_nothing() -> None:
