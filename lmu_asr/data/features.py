@@ -119,10 +119,10 @@ def read_cuts(path: Path) -> CutSet:
     if not path.is_file():
         raise DataError(f"{path}: no such manifest; run stage 1 (features) first")
     folder = path.resolve().parent
-    return CutSet.from_jsonl_lazy(path).map(partial(_with_folder, folder=folder))
+    return CutSet.from_jsonl_lazy(path).map(partial(with_folder, folder=folder))
 
 
-def _with_folder(cut: MonoCut, folder: Path) -> MonoCut:
+def with_folder(cut: MonoCut, folder: Path) -> MonoCut:
     """Resolve relative paths; lhotse's own prefixing would touch absolute ones too."""
     changes: dict[str, Any] = {}
     if cut.features is not None and not Path(cut.features.storage_path).is_absolute():

@@ -1,0 +1,131 @@
+"""Export of stored features to Lhotse Shar, for readers that go through them in sequence.
+
+``python -m lmu_asr.data.shar --features data/mini/fbank80 --split train --out DIR`` writes
+``train/cuts.<shard>.jsonl.gz`` and ``train/features.<shard>.tar``, a pair for each shard of stage 1,
+below a directory or ``s3://bucket/prefix``; ``lhotse.CutSet.from_shar`` reads them. Finished shards of an
+earlier call are kept. Training reads the archives of stage 1 themselves, in any order, which is what
+lets it resume exactly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from lhotse import MonoCut
+from lhotse.shar import SharWriter
+
+from lmu_asr.data.features import with_folder
+from lmu_asr.data.shards import Shard, read_shard
+from lmu_asr.errors import DataError, LmuAsrError
+from lmu_asr.files import atomic_write_text
+from lmu_asr.progress import progress, setup_logging
+from lmu_asr.remote import RemoteFolder, is_remote
+
+KEYS = ".keys"  # below the output: one file a finished shard, which says what it was made from
+
+
+def export_shar(features_dir: Path, split: str, out: str) -> int:
+    """Write a split as Shar, shard by shard.
+
+    Args:
+        features_dir: what stage 1 left.
+        split: name of the split.
+        out: directory, or ``s3://bucket/prefix``.
+
+    Returns:
+        Number of shards written; those that stand already are not.
+
+    Raises:
+        DataError: stage 1 has not finished this split.
+        RemoteError: the bucket cannot be written.
+    """
+    if not (features_dir / f"{split}_cuts.jsonl.gz").is_file():
+        raise DataError(f"{features_dir}: no {split}_cuts.jsonl.gz; run stage 1 (features) first")
+    target = _Bucket(out, split) if is_remote(out) else _Directory(Path(out), split)
+    written = 0
+    paths = sorted((features_dir / "feats").glob(f"{split}-[0-9][0-9][0-9][0-9][0-9].jsonl.gz"))
+    for number, path in enumerate(progress(paths, f"shar of {split}", unit="shard")):
+        shard = read_shard(path)
+        if shard is None:
+            raise DataError(f"{path}: not a whole shard; run stage 1 (features) again")
+        if target.key(number) != shard.key:
+            with tempfile.TemporaryDirectory() as folder:
+                _write(shard, features_dir, number, Path(folder))
+                target.take(Path(folder), number, shard.key)
+            written += 1
+    return written
+
+
+def _write(shard: Shard, features_dir: Path, number: int, folder: Path) -> None:
+    fields = {"features": "lilcom"}
+    suffix = f".{number:06d}"
+    with SharWriter(folder, fields, shard_size=None, shard_suffix=suffix) as writer:
+        for cut in shard.cuts():
+            full = with_folder(MonoCut.from_dict(cut), features_dir.resolve())
+            writer.write(full.drop_recording())
+
+
+class _Directory:
+    """A local target: files are moved into place, the key last."""
+
+    def __init__(self, root: Path, split: str) -> None:
+        self.root, self._keys = root / split, root / KEYS / split
+
+    def key(self, number: int) -> str:
+        path = self._keys / f"{number:06d}"
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+    def take(self, folder: Path, number: int, key: str) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        for path in sorted(folder.iterdir()):
+            temporary = self.root / f".{path.name}.tmp"
+            temporary.write_bytes(path.read_bytes())
+            os.replace(temporary, self.root / path.name)
+        atomic_write_text(self._keys / f"{number:06d}", key)
+
+
+class _Bucket:
+    """A bucket as target: the key is part of an object's name, written last."""
+
+    def __init__(self, url: str, split: str) -> None:
+        self.data = RemoteFolder(f"{url}/{split}")
+        self.marks = RemoteFolder(f"{url}/{KEYS}/{split}")
+        self._keys = dict(name.split("-", 1) for name in self.marks.files())
+
+    def key(self, number: int) -> str:
+        return self._keys.get(f"{number:06d}", "")
+
+    def take(self, folder: Path, number: int, key: str) -> None:
+        for path in sorted(folder.iterdir()):
+            self.data.put(path, path.name)
+        if old := self.key(number):
+            self.marks.remove([f"{number:06d}-{old}"])
+        mark = folder / "key"
+        mark.write_text(key, encoding="utf-8")
+        self.marks.put(mark, f"{number:06d}-{key}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export from the command line; returns the exit status."""
+    setup_logging()
+    parser = argparse.ArgumentParser(prog="python -m lmu_asr.data.shar", description=__doc__)
+    parser.add_argument("--features", type=Path, required=True, help="what stage 1 left")
+    parser.add_argument("--split", required=True)
+    parser.add_argument("--out", required=True, help="directory or s3://bucket/prefix")
+    args = parser.parse_args(argv)
+    try:
+        written = export_shar(args.features, args.split, args.out)
+    except LmuAsrError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{args.out}: {written} shards written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
