@@ -11,6 +11,7 @@ import functools
 import gzip
 import json
 import mmap
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -41,8 +42,8 @@ class Index:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._folder = path.resolve().parent
-        with open(path, "rb") as stream:
-            self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        self._file = open(path, "rb")  # noqa: SIM115
+        self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
         end = self._map.find(b"\n", len(MAGIC))
         if self._map[: len(MAGIC)] != MAGIC or end < 0:
             raise DataError(f"{path}: not an index; delete it and run again")
@@ -75,7 +76,8 @@ class Index:
 
     def __getitem__(self, number: int) -> Utterance:
         start, end = (self._records + int(o) for o in self._offsets[number : number + 2])
-        return utterance_of(json.loads(self._map[start:end]), self._folder)
+        record = os.pread(self._file.fileno(), end - start, start)  # no pages mapped around it
+        return utterance_of(json.loads(record), self._folder)
 
 
 def open_index(manifest: Path) -> Index | None:
