@@ -32,7 +32,7 @@ def table_markdown(
     Args:
         results: what :func:`lmu_asr.scoring.results.collect` gave.
         baseline: variant that the p-values compare with, method by method; empty: ``default``
-            where there is one, else the first.
+            where there is one, else the first whose name begins so, else the first.
         splits: splits to show; empty: all whose role is ``test``.
 
     Returns:
@@ -56,7 +56,8 @@ def _baseline(results: Sequence[Results], name: str) -> str:
     variants = [r.variant for r in results]
     if name:
         return name
-    return "default" if "default" in variants or not variants else variants[0]
+    first = sorted(variants, key=lambda v: (v != "default", not v.startswith("default")))
+    return first[0] if first else "default"
 
 
 def _row(result: Results, reference: Results | None) -> list[str]:

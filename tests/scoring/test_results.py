@@ -142,6 +142,17 @@ def test_bars_in_names_do_not_break_the_table() -> None:
     assert "a\\|b" in table_markdown([make_result("a|b")])
 
 
+def test_baseline_is_default_or_what_begins_so() -> None:
+    def baseline(*variants: str) -> str:
+        rows = table_markdown([make_result(name) for name in variants]).splitlines()[2:]
+        (found,) = [row.split(" | ")[0][2:] for row in rows if " baseline " in row]
+        return found
+
+    assert baseline("cr_ctc", "default-seed1", "default") == "default"
+    assert baseline("cr_ctc", "default-seed2", "default-seed1") == "default-seed2"
+    assert baseline("cr_ctc", "causal") == "cr_ctc"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "-"), (12.4, "12 s"), (372, "6.2 min"), (3720, "1 h 02 min"), (7195, "2 h 00 min")],
