@@ -111,7 +111,8 @@ def write_summary(
         "environment": environment(),
         "finished": state.finished,
     }
-    plot_training(rows, exp_dir / "train.png", f"{config.corpus.name} {config.variant}")
+    unit = "phone" if config.lang.unit == "phone" else "word"
+    plot_training(rows, exp_dir / "train.png", f"{config.corpus.name} {config.variant}", unit)
     write_json(exp_dir / "training.json", summary)
     logging.info(
         "training took %s: %d steps, %d epochs, %.0f audio-hours per hour, best dev error rate "

@@ -91,8 +91,13 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def plot_training(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
-    """Draw loss, dev error rate, learning rate and gradient norm over the steps into ``path`` (PNG)."""
+def plot_training(
+    rows: Sequence[dict[str, Any]], path: Path, title: str, unit: str = "word"
+) -> None:
+    """Draw loss, dev error rate, learning rate and gradient norm over the steps into ``path`` (PNG).
+
+    ``unit``: what the error rate counts.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 6.0), layout="constrained")
@@ -102,7 +107,7 @@ def plot_training(rows: Sequence[dict[str, Any]], path: Path, title: str) -> Non
     dev = [row for row in rows if row["kind"] == "dev"]
     _curve(axes[0, 0], train, "loss", "loss per frame", label="train")
     _curve(axes[0, 0], dev, "loss", "loss per frame", label="dev", marker=".")
-    _curve(axes[0, 1], dev, "wer", "dev word error rate", scale=100.0, marker=".")
+    _curve(axes[0, 1], dev, "wer", f"dev {unit} error rate", scale=100.0, marker=".")
     axes[0, 1].set_ylabel("%")
     axes[0, 1].set_ylim(bottom=0)
     _curve(axes[1, 0], train, "lr", "learning rate")

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from matplotlib.axes import Axes
 
 from lmu_asr.training import metrics as module
 from lmu_asr.training.metrics import MetricsLog, plot_training, read_metrics
@@ -78,3 +79,15 @@ def test_picture_shows_rows_with_undefined_values(tmp_path: Path) -> None:
     path = tmp_path / "train.png"
     plot_training(json.loads(json.dumps(rows)), path, "toy")
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_picture_says_what_its_error_rate_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles: list[str] = []
+    drawn = Axes.set_title
+    monkeypatch.setattr(
+        Axes, "set_title", lambda self, label, **k: (titles.append(label), drawn(self, label, **k))
+    )
+    plot_training(ROWS, tmp_path / "train.png", "toy", "phone")
+    assert "dev phone error rate" in titles and "dev word error rate" not in titles
