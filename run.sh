@@ -4,7 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 stage=0 stop_stage=6 recipe=mini variant=default data="" fsa=""
-ngpu=auto nproc=1 num_nodes=1 node_rank=0 master_addr=127.0.0.1 master_port=29500
+ngpu=auto nproc=1 num_nodes=1 node_rank=0 master_addr=127.0.0.1 master_port=0
+launcher=auto max_restarts=0
 nj=$(nproc) exp_dir=exp data_dir=data force=false dry_run=false
 sets=()
 
@@ -23,9 +24,11 @@ usage: ./run.sh [options]
                        or a LibriSpeech tree (recipe own unless --recipe is given)
   --set KEY=VALUE      override one key of the configuration; may be repeated
   --fsa NAME           auto, k2 or openfst
-  --ngpu N             GPUs to train on (all that nvidia-smi lists; 0 trains on the CPU)
-  --nproc N            CPU processes to train with when --ngpu is 0 (1)
+  --ngpu N             GPUs of each machine to train on (all; 0 trains on the CPU)
+  --nproc N            CPU processes of each machine to train with without GPUs (1)
   --num-nodes N        machines to train on (1), with --node-rank, --master-addr, --master-port
+  --launcher NAME      plain, torchrun, accelerate or ray (plain for one process, else torchrun)
+  --max-restarts N     times that a process which died is started again (0)
   --nj N               parallel jobs of data preparation (number of cores)
   --data-dir DIR       prepared data (data)
   --exp-dir DIR        experiments (exp)
@@ -43,11 +46,11 @@ command_line=(./run.sh "$@")
 LMU_ASR_COMMAND=$(printf '%q ' "${command_line[@]}")
 export LMU_ASR_COMMAND=${LMU_ASR_COMMAND% }
 parse_options "stage stop-stage recipe variant data fsa ngpu nproc num-nodes node-rank master-addr \
-master-port nj exp-dir data-dir force dry-run" "$@"
+master-port launcher max-restarts nj exp-dir data-dir force dry-run" "$@"
 [[ $stage =~ ^[0-6]$ ]] || die "--stage $stage: want 0 to 6"
 [[ $stop_stage =~ ^[0-6]$ ]] || die "--stop-stage $stop_stage: want 0 to 6"
 [[ $ngpu == auto || $ngpu =~ ^[0-9]+$ ]] || die "--ngpu $ngpu: want a number"
-for name in nproc num_nodes node_rank nj; do
+for name in nproc num_nodes node_rank master_port max_restarts nj; do
   [[ ${!name} =~ ^[0-9]+$ ]] || die "--${name//_/-} ${!name}: want a number"
 done
 [[ -n $data && " $* " != *" --recipe"* ]] && recipe=own
@@ -67,31 +70,38 @@ common=(--config "$config" --recipe "$recipe" --data-dir "$data_dir" --exp-dir "
 [[ $force == true ]] && common+=(--force)
 [[ $dry_run == true ]] && common+=(--dry-run)
 
-if [[ $ngpu == auto ]]; then
-  ngpu=$({ nvidia-smi -L 2>/dev/null || true; } | wc -l)
-fi
-processes=$((ngpu > 0 ? ngpu : nproc))
+stopped=$(mktemp)
+trap 'rm -f "$stopped"' EXIT
+export LMU_ASR_STOPPED_FILE=$stopped # training writes to it when a signal has made it leave
 
-launch() { # the command of one stage
-  local name=$1
-  if [[ $name == train && $((processes * num_nodes)) -gt 1 ]]; then
-    [[ $ngpu == 0 ]] && export CUDA_VISIBLE_DEVICES=""
-    $python -m lmu_asr.training.launch --nproc_per_node "$processes" --nnodes "$num_nodes" \
-      --node_rank "$node_rank" --master_addr "$master_addr" --master_port "$master_port" \
-      -m "lmu_asr.stages.$name" "${common[@]}"
-  else
-    $python -m "lmu_asr.stages.$name" "${common[@]}"
-  fi
+train() { # a signal to this script makes training save itself and leave
+  $python -m lmu_asr.training.launch --launcher "$launcher" --ngpu "$ngpu" --nproc "$nproc" \
+    --num-nodes "$num_nodes" --node-rank "$node_rank" --master-addr "$master_addr" \
+    --master-port "$master_port" --max-restarts "$max_restarts" --storage "$exp_dir/.ray" \
+    -m lmu_asr.stages.train "${common[@]}" &
+  local child=$!
+  trap 'kill -TERM "$child" 2>/dev/null || true' TERM USR1 INT
+  while kill -0 "$child" 2>/dev/null; do wait "$child" || true; done
+  trap - TERM USR1 INT
+  wait "$child"
 }
 
 names=(download features lang graph train decode results)
 for ((s = stage; s <= stop_stage; s++)); do
   status=0
-  launch "${names[s]}" || status=$?
+  if [[ ${names[s]} == train ]]; then
+    train || status=$?
+  else
+    $python -m "lmu_asr.stages.${names[s]}" "${common[@]}" || status=$?
+  fi
   if ((status != 0)); then
     echo "stage $s (${names[s]}) stopped with status $status. To go on:" >&2
     [[ " $LMU_ASR_COMMAND " == *" --stage "* ]] || LMU_ASR_COMMAND+=" --stage $s"
     echo "  $LMU_ASR_COMMAND" >&2
     exit "$status"
+  fi
+  if [[ -s $stopped ]]; then # the command that goes on has been printed by training
+    echo "stage $s (${names[s]}) was asked to stop and has saved itself; run.sh ends here" >&2
+    exit 0
   fi
 done

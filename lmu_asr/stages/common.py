@@ -20,6 +20,7 @@ from lmu_asr.errors import LmuAsrError, StageError
 from lmu_asr.progress import setup_logging
 from lmu_asr.remote import is_remote
 from lmu_asr.stages.stamp import Stamp, make_stamp, output_states
+from lmu_asr.training.lock import turn
 
 NAMES = ("download", "features", "lang", "graph", "train", "decode", "results")
 
@@ -103,6 +104,7 @@ class Stage:
     options that change no output. ``outputs_by_size`` leaves the time of change of outputs out
     (files that users touch); ``late_inputs`` reads the inputs again after the run, for inputs that
     only the run itself discovers. ``say`` prints what a user wants to see at every call.
+    ``together``: the processes of a launcher all run the stage at once.
     """
 
     name: str
@@ -119,6 +121,7 @@ class Stage:
     outputs_by_size: bool = False
     late_inputs: bool = False
     say: Callable[[Context], None] = lambda _: None
+    together: bool = False
 
     @property
     def number(self) -> int:
@@ -193,7 +196,11 @@ def main(stage: Stage, argv: Sequence[str] | None = None) -> int:
 
 
 def run_stage(stage: Stage, context: Context, dry_run: bool = False) -> bool:
-    """Run the stage unless its stamp says that it is up to date; returns whether it ran."""
+    """Run the stage unless its stamp says that it is up to date; returns whether it ran.
+
+    Of several processes that want the same stage (two variants, two machines on one disk) one
+    works, the others wait and find it done; the processes of one training run work together.
+    """
     stamp = current_stamp(stage, context)
     reason = "--force" if context.force else why_stale(stage, context, stamp)
     if reason is None:
@@ -203,6 +210,22 @@ def run_stage(stage: Stage, context: Context, dry_run: bool = False) -> bool:
     logging.info("stage %d (%s): runs: %s", stage.number, stage.name, reason)
     if dry_run:
         return False
+    if stage.together:
+        _work(stage, context, stamp)
+        return True
+    with turn(stage.stamp_dir(context) / f".{stage.name}.lock") as waited:
+        if waited:
+            stamp = current_stamp(stage, context)
+            if not context.force and why_stale(stage, context, stamp) is None:
+                logging.info("stage %d (%s): another process has done it", stage.number, stage.name)
+                stage.say(context)
+                return False
+        _work(stage, context, stamp)
+    return True
+
+
+def _work(stage: Stage, context: Context, stamp: Stamp) -> None:
+    """Run the stage and leave its stamp."""
     path = stage.stamp_path(context)
     first = int(os.environ.get("RANK", "0")) == 0
     if first:
@@ -217,7 +240,6 @@ def run_stage(stage: Stage, context: Context, dry_run: bool = False) -> bool:
     logging.info(
         "stage %d (%s): done in %.0f s", stage.number, stage.name, time.monotonic() - start
     )
-    return True
 
 
 def current_stamp(stage: Stage, context: Context) -> Stamp:

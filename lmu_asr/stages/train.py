@@ -96,7 +96,7 @@ def outputs(context: Context) -> Iterable[Path]:
 
 STAGE = Stage(
     "train",
-    "train the encoder with CTC (plain Python or torchrun)",
+    "train the encoder with CTC (plain Python, torchrun, Accelerate or Ray Train)",
     run,
     stamp_dir=lambda context: context.exp_dir,
     outputs=outputs,
@@ -114,6 +114,7 @@ STAGE = Stage(
     after=("features",),
     facts=facts,
     ignored=OPERATIONAL,
+    together=True,
 )
 
 

@@ -45,7 +45,8 @@ class World:
     def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
         """Sum ``values`` in place over all processes; every process gets the same bits."""
         if self.world_size > 1:
-            dist.all_reduce(values)
+            with _named_failure(self.rank):
+                dist.all_reduce(values)
         return values
 
     def any(self, flag: bool) -> bool:
@@ -59,7 +60,8 @@ class World:
         if self.world_size == 1:
             return [obj]
         objects: list[Any] = [None] * self.world_size
-        dist.all_gather_object(objects, obj)
+        with _named_failure(self.rank):
+            dist.all_gather_object(objects, obj)
         return objects
 
     def broadcast(self, obj: Any) -> Any:
@@ -67,13 +69,27 @@ class World:
         if self.world_size == 1:
             return obj
         box = [obj]
-        dist.broadcast_object_list(box, src=0, device=self.device)
+        with _named_failure(self.rank):
+            dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
 
     def barrier(self) -> None:
         """Wait for every process."""
         if self.world_size > 1:
             self.any(False)
+
+
+@contextlib.contextmanager
+def _named_failure(rank: int) -> Iterator[None]:
+    """Turn the failure of a collective into one line: it means that another process has gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0][:200]
+        raise TrainingError(
+            f"rank {rank}: another process of the run has gone or does not answer ({reason}); the "
+            "same command goes on from the last checkpoint"
+        ) from error
 
 
 def current_world(prefer_gpu: bool = True) -> World:
@@ -87,7 +103,8 @@ def current_world(prefer_gpu: bool = True) -> World:
     if not 0 <= rank < size:
         raise TrainingError(f"RANK={rank} is outside WORLD_SIZE={size}: launch with torchrun")
     device = torch.device("cpu")
-    if prefer_gpu and torch.cuda.is_available():
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    if prefer_gpu and not on_cpu and torch.cuda.is_available():
         count = torch.cuda.device_count()
         if local_rank >= count:
             raise TrainingError(

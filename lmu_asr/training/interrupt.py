@@ -1,4 +1,9 @@
-"""SIGTERM and SIGUSR1 ask a run to save and leave; how it is resumed is printed."""
+"""SIGTERM and SIGUSR1 ask a run to save and leave; how it is resumed is printed.
+
+Where signals do not reach a process (under Ray, or on another machine) the file that
+``LMU_ASR_STOP_FILE`` names asks in their place, as soon as it exists. A run that has left so writes
+a line into the file that ``LMU_ASR_STOPPED_FILE`` names, for the driver, whose next stage must wait.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +14,14 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 from lmu_asr.errors import TrainingError
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+STOP_FILE = "LMU_ASR_STOP_FILE"
+STOPPED_FILE = "LMU_ASR_STOPPED_FILE"
 
 
 class StopAskedError(Exception):
@@ -25,10 +33,21 @@ class RunStoppedError(TrainingError):
 
 
 class StopRequest:
-    """Whether a signal has asked this process to stop."""
+    """Whether a signal, or the file that stands for one, has asked this process to stop."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self._signalled = False
+        name = os.environ.get(STOP_FILE)
+        self._file = Path(name) if name else None
+
+    @property
+    def asked(self) -> bool:
+        """Whether to save and leave."""
+        return self._signalled or (self._file is not None and self._file.exists())
+
+    def ask(self) -> None:
+        """Ask as a signal does."""
+        self._signalled = True
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[StopRequest]:
@@ -45,8 +64,15 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self._signalled = True
         logging.info("%s: saving, then leaving", signal.Signals(number).name)
+
+
+def mark_stopped() -> None:
+    """Tell the driver that started this process that the run has stopped before its end."""
+    name = os.environ.get(STOPPED_FILE)
+    if name:
+        Path(name).write_text("stopped\n", encoding="utf-8")
 
 
 def resume_command() -> str:

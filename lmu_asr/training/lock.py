@@ -1,4 +1,4 @@
-"""One run at a time in an experiment directory."""
+"""One run at a time in an experiment directory; one process at a time that prepares a directory."""
 
 from __future__ import annotations
 
@@ -29,6 +29,26 @@ def sole_run(directory: Path, patience: float = PATIENCE_SECONDS) -> Iterator[No
     with open(directory / ".lock", "a", encoding="utf-8") as stream:
         _acquire(stream.fileno(), directory, patience)
         yield
+
+
+@contextlib.contextmanager
+def turn(path: Path) -> Iterator[bool]:
+    """Hold the lock file ``path``, after waiting for as long as another process holds it.
+
+    Yields whether it had to wait.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    waited = False
+    with open(path, "a", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logging.info("%s: another process is at work there; waiting for it", path.parent)
+            fcntl.flock(stream.fileno(), fcntl.LOCK_EX)
+            waited = True
+        except OSError as error:  # a file system without locks
+            logging.warning("%s cannot be locked: %s", path, error.strerror)
+        yield waited
 
 
 def _acquire(descriptor: int, directory: Path, patience: float) -> None:

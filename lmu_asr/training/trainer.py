@@ -30,7 +30,13 @@ from lmu_asr.training.distributed import World, joined_world, log_main
 from lmu_asr.training.evaluate import DevResult, Tokens, evaluate
 from lmu_asr.training.finetune import freeze
 from lmu_asr.training.finish import average_epochs, keep_epoch, write_summary
-from lmu_asr.training.interrupt import RunStoppedError, StopAskedError, StopRequest, resume_command
+from lmu_asr.training.interrupt import (
+    RunStoppedError,
+    StopAskedError,
+    StopRequest,
+    mark_stopped,
+    resume_command,
+)
 from lmu_asr.training.lock import sole_run
 from lmu_asr.training.loss import make_training_loss
 from lmu_asr.training.metrics import MetricsLog
@@ -493,4 +499,6 @@ def run_training(config: Config, exp_dir: Path, data_dir: Path, lang_dir: Path) 
             trainer.run()
         except RunStoppedError as stopped:
             log_main(world, "%s. To go on:\n  %s", stopped, resume_command())
+            if world.local_rank == 0:
+                mark_stopped()
             sys.exit(0)

@@ -56,12 +56,14 @@ class StoppingSource(ToySource):
 
     def train_batches(self, epoch: int, start_batch: int) -> Iterator[TrainBatch]:
         for index, batch in enumerate(super().train_batches(epoch, start_batch), start_batch):
-            self.trainer.stop.asked |= index == self.at_train
+            if index == self.at_train:
+                self.trainer.stop.ask()
             yield batch
 
     def dev_batches(self) -> Iterator[Any]:
         for index, batch in enumerate(super().dev_batches()):
-            self.trainer.stop.asked |= index == self.at_dev
+            if index == self.at_dev:
+                self.trainer.stop.ask()
             yield batch
 
 

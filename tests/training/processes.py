@@ -1,0 +1,84 @@
+"""Launched runs, watched and killed from outside."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmu_asr.training.launch import children
+
+NO_TORCHRUN = pytest.mark.skipif(
+    torch.__version__ < "2" and sys.version_info >= (3, 11),
+    reason="torchrun of torch 1 fails on Python 3.11 before it starts a process",
+)
+
+
+def needs(name: str) -> pytest.MarkDecorator:
+    """Skip where an extra is not installed; continuous integration installs all of them."""
+    return pytest.mark.skipif(
+        find_spec(name) is None,
+        reason=f"{name} is not installed: ./utils/setup.sh --with-launchers",
+    )
+
+
+def launch(
+    options: list[str], module: list[str], env: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Start ``lmu_asr.training.launch`` on the CPU; its output is merged and can be read."""
+    command = [sys.executable, "-m", "lmu_asr.training.launch", "--ngpu", "0", *options]
+    return subprocess.Popen(
+        [*command, "-m", *module],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **(env or {})},
+    )
+
+
+def finish(process: subprocess.Popen[str], seconds: float = 240) -> tuple[int, str]:
+    """Wait for the end; returns the exit status and what was written."""
+    output, _ = process.communicate(timeout=seconds)
+    print(output[-6000:])
+    return process.returncode, output
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes that ``pid`` has started, and theirs."""
+    own = children(pid)
+    return own + [grandchild for child in own for grandchild in descendants(child)]
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process lives and is no zombie."""
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def command_of(pid: int) -> str:
+    """Command line of a process; empty when it has gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def wait_for_metrics(exp_dir: Path, seconds: float = 240) -> None:
+    """Wait until a run has written two lines of metrics that were not there before."""
+    path = exp_dir / "metrics.jsonl"
+    before = _lines(path)
+    deadline = time.monotonic() + seconds
+    while _lines(path) < before + 2:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{path}: {_lines(path)} lines after {seconds} s")
+        time.sleep(0.05)
+
+
+def _lines(path: Path) -> int:
+    return path.read_text().count("\n") if path.exists() else 0

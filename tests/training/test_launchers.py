@@ -1,0 +1,193 @@
+"""One entry point under every launcher: the same losses, and runs that survive the loss of a process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lmu_asr.errors import TrainingError
+from lmu_asr.training.checkpoint import CheckpointStore
+from lmu_asr.training.distributed import current_world
+from lmu_asr.training.launch import choose_gpus, parse
+from lmu_asr.training.metrics import read_metrics
+from tests.training.outcome import differences, outcome
+from tests.training.processes import (
+    NO_TORCHRUN,
+    command_of,
+    descendants,
+    finish,
+    launch,
+    needs,
+    wait_for_metrics,
+)
+from tests.training.tiny_data import make_data
+from tests.training.toy import free_port, run
+
+TOY = "tests.training.toy"
+TINY = "tests.training.tiny_run"
+LONG = ["train.epochs=5", "toy.pause=0.3"]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("tiny")
+    make_data(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def one_process(prepared: Path) -> list[dict[str, Any]]:
+    return losses_of(prepared, prepared / "plain", "plain", "1")
+
+
+def losses_of(prepared: Path, exp_dir: Path, launcher: str, size: str) -> list[dict[str, Any]]:
+    """Train with the real model; returns the rows of the loss curve."""
+    options = ["--launcher", launcher, "--nproc", size, "--storage", str(exp_dir / "ray")]
+    status, _ = finish(launch(options, [TINY, str(prepared), str(exp_dir), "model.dropout=0"]))
+    assert status == 0
+    rows = read_metrics(exp_dir / "metrics.jsonl")
+    return [row for row in rows if row["kind"] in ("train", "dev")]
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param("torchrun", marks=NO_TORCHRUN),
+        pytest.param("accelerate", marks=[NO_TORCHRUN, needs("accelerate")]),
+        pytest.param("ray", marks=needs("ray")),
+    ],
+)
+def test_two_processes_have_the_losses_of_one(
+    tmp_path: Path, prepared: Path, one_process: list[dict[str, Any]], launcher: str
+) -> None:
+    two = losses_of(prepared, tmp_path, launcher, "2")
+    assert len(two) == len(one_process) > 10
+    for ours, theirs in zip(one_process, two, strict=True):
+        assert (theirs["kind"], theirs["step"]) == (ours["kind"], ours["step"])
+        assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-4)
+
+
+def nodes(exp_dir: Path, *options: str, port: int) -> list[subprocess.Popen[str]]:
+    """Two agents of torchrun, as two machines would start them, one process each."""
+    shared = ["--launcher", "torchrun", "--num-nodes", "2", "--master-port", str(port), *options]
+    ranks = ["--node-rank", "0"], ["--node-rank", "1"]
+    return [launch([*shared, *rank], [TOY, str(exp_dir), *LONG]) for rank in ranks]
+
+
+def worker_of(process: subprocess.Popen[str]) -> int:
+    """The training process below one launcher: it has no process below itself that trains."""
+    found = [pid for pid in descendants(process.pid) if is_worker(pid)]
+    return found[-1]
+
+
+def is_worker(pid: int) -> bool:
+    line = command_of(pid)
+    return line.startswith("ray::RayTrainWorker") or (
+        TOY in line and "torch.distributed.run" not in line and "accelerate" not in line
+    )
+
+
+@NO_TORCHRUN
+def test_two_nodes_stop_when_a_process_dies_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    run(tmp_path / "calm", *LONG, size=2)
+    agents = nodes(tmp_path / "killed", port=free_port())
+    wait_for_metrics(tmp_path / "killed")
+    os.kill(worker_of(agents[1]), signal.SIGKILL)
+    ended = [finish(agent) for agent in agents]
+    assert [status for status, _ in ended] == [1, 1]
+    assert "another process of the run has gone" in ended[0][1]
+    assert [finish(agent)[0] for agent in nodes(tmp_path / "killed", port=free_port())] == [0, 0]
+    assert differences(outcome(tmp_path / "calm"), outcome(tmp_path / "killed")) == []
+
+
+@NO_TORCHRUN
+def test_two_nodes_start_a_dead_process_again(tmp_path: Path) -> None:
+    run(tmp_path / "calm", *LONG, size=2)
+    agents = nodes(tmp_path / "killed", "--max-restarts", "1", port=free_port())
+    wait_for_metrics(tmp_path / "killed")
+    os.kill(worker_of(agents[0]), signal.SIGKILL)
+    ended = [finish(agent) for agent in agents]
+    assert [status for status, _ in ended] == [0, 0]
+    assert "going on from" in ended[0][1]
+    assert differences(outcome(tmp_path / "calm"), outcome(tmp_path / "killed")) == []
+
+
+@NO_TORCHRUN
+def test_a_signal_to_one_node_stops_both(tmp_path: Path) -> None:
+    agents = nodes(tmp_path, port=free_port())
+    wait_for_metrics(tmp_path)
+    agents[1].send_signal(signal.SIGTERM)
+    assert [finish(agent)[0] for agent in agents] == [0, 0]
+    assert CheckpointStore(tmp_path, 1).steps()
+
+
+@needs("ray")
+def test_ray_starts_a_killed_process_again(tmp_path: Path) -> None:
+    run(tmp_path / "calm", *LONG, size=2)
+    options = ["--launcher", "ray", "--nproc", "2", "--max-restarts", "1"]
+    options += ["--storage", str(tmp_path / "ray")]
+    process = launch(options, [TOY, str(tmp_path / "killed"), *LONG])
+    wait_for_metrics(tmp_path / "killed")
+    os.kill(worker_of(process), signal.SIGKILL)
+    status, output = finish(process)
+    assert status == 0
+    assert "going on from" in output
+    assert differences(outcome(tmp_path / "calm"), outcome(tmp_path / "killed")) == []
+
+
+@needs("ray")
+def test_a_signal_to_ray_saves_and_leaves_with_success(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    options = ["--launcher", "ray", "--nproc", "1", "--storage", str(tmp_path / "ray")]
+    module = [TOY, str(tmp_path / "exp"), "toy.pause=0.5", "train.epochs=50"]
+    process = launch(options, module, {"LMU_ASR_STOPPED_FILE": str(mark)})
+    wait_for_metrics(tmp_path / "exp")
+    process.send_signal(signal.SIGUSR1)
+    assert finish(process)[0] == 0
+    assert CheckpointStore(tmp_path / "exp", 1).steps()
+    assert mark.read_text() == "stopped\n"
+    assert list((tmp_path / "ray").iterdir()) == []
+
+
+def test_more_gpus_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [choose_gpus(text) for text in ("auto", "0", "1", "2")] == [2, 0, 1, 2]
+    with pytest.raises(TrainingError, match=r"--ngpu 8: this machine has 2 GPU"):
+        choose_gpus("8")
+    with pytest.raises(TrainingError, match="want a number"):
+        choose_gpus("two")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--launcher", "plain", "--nproc", "2"], "starts one process, not 2"),
+        (["--num-nodes", "2", "--node-rank", "2"], "outside --num-nodes 2"),
+        (["--nproc", "0"], "0 processes"),
+    ],
+)
+def test_launches_that_cannot_be(options: list[str], message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        parse(["--ngpu", "0", *options, "-m", "module"])
+
+
+def test_a_launcher_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(TrainingError, match="ray is not installed"):
+        parse(["--ngpu", "0", "--launcher", "ray", "-m", "module"])
+
+
+def test_accelerate_on_the_cpu_keeps_off_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert current_world().device.type == "cuda"
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert current_world().device.type == "cpu"
