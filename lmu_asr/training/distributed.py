@@ -125,12 +125,27 @@ def joined_world(prefer_gpu: bool = True) -> Iterator[World]:
     own = world.world_size > 1 and not dist.is_initialized()
     if own:
         backend = "nccl" if world.device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=TIMEOUT)
+        store = _store_of_this_attempt()
+        rank, size = (world.rank, world.world_size) if store else (-1, -1)  # -1: as RANK says
+        dist.init_process_group(backend, None, TIMEOUT, size, rank, store)
     try:
         yield world
     finally:
         if own:
             dist.destroy_process_group()
+
+
+def _store_of_this_attempt() -> dist.Store | None:
+    """The agent's store with names of this attempt alone, or None outside torchrun.
+
+    torchrun keeps one store over restarts, and a process that starts again could find the
+    addresses of those that have died.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    address, port = os.environ["MASTER_ADDR"], _env("MASTER_PORT", 0)
+    store = dist.TCPStore(address, port, is_master=False, timeout=TIMEOUT)
+    return dist.PrefixStore(f"attempt-{_env('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
 def die_with_parent() -> None:

@@ -69,16 +69,19 @@ def command_of(pid: int) -> str:
         return ""
 
 
-def wait_for_metrics(exp_dir: Path, seconds: float = 240) -> None:
-    """Wait until a run has written two lines of metrics that were not there before."""
-    path = exp_dir / "metrics.jsonl"
-    before = _lines(path)
+def wait_for_checkpoint(exp_dir: Path, seconds: float = 240) -> None:
+    """Wait until a run has saved itself once."""
     deadline = time.monotonic() + seconds
-    while _lines(path) < before + 2:
+    while not list(exp_dir.glob("checkpoint-*.pt")):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{path}: {_lines(path)} lines after {seconds} s")
+            raise TimeoutError(f"{exp_dir}: no checkpoint after {seconds} s")
         time.sleep(0.05)
 
 
-def _lines(path: Path) -> int:
-    return path.read_text().count("\n") if path.exists() else 0
+def wait_for_metrics(exp_dir: Path, seconds: float = 240) -> None:
+    """Wait until a run logs its steps."""
+    deadline = time.monotonic() + seconds
+    while not (exp_dir / "metrics.jsonl").exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{exp_dir}: no metrics after {seconds} s")
+        time.sleep(0.05)

@@ -24,6 +24,7 @@ from tests.training.processes import (
     finish,
     launch,
     needs,
+    wait_for_checkpoint,
     wait_for_metrics,
 )
 from tests.training.tiny_data import make_data
@@ -98,7 +99,7 @@ def is_worker(pid: int) -> bool:
 def test_two_nodes_stop_when_a_process_dies_and_the_same_command_goes_on(tmp_path: Path) -> None:
     run(tmp_path / "calm", *LONG, size=2)
     agents = nodes(tmp_path / "killed", port=free_port())
-    wait_for_metrics(tmp_path / "killed")
+    wait_for_checkpoint(tmp_path / "killed")
     os.kill(worker_of(agents[1]), signal.SIGKILL)
     ended = [finish(agent) for agent in agents]
     assert [status for status, _ in ended] == [1, 1]
@@ -111,7 +112,7 @@ def test_two_nodes_stop_when_a_process_dies_and_the_same_command_goes_on(tmp_pat
 def test_two_nodes_start_a_dead_process_again(tmp_path: Path) -> None:
     run(tmp_path / "calm", *LONG, size=2)
     agents = nodes(tmp_path / "killed", "--max-restarts", "1", port=free_port())
-    wait_for_metrics(tmp_path / "killed")
+    wait_for_checkpoint(tmp_path / "killed")
     os.kill(worker_of(agents[0]), signal.SIGKILL)
     ended = [finish(agent) for agent in agents]
     assert [status for status, _ in ended] == [0, 0]
@@ -134,7 +135,7 @@ def test_ray_starts_a_killed_process_again(tmp_path: Path) -> None:
     options = ["--launcher", "ray", "--nproc", "2", "--max-restarts", "1"]
     options += ["--storage", str(tmp_path / "ray")]
     process = launch(options, [TOY, str(tmp_path / "killed"), *LONG])
-    wait_for_metrics(tmp_path / "killed")
+    wait_for_checkpoint(tmp_path / "killed")
     os.kill(worker_of(process), signal.SIGKILL)
     status, output = finish(process)
     assert status == 0
