@@ -31,7 +31,7 @@ OPERATIONAL = (
 
 def run(context: Context) -> None:
     """Train, or go on from the last checkpoint of the same configuration and data."""
-    from lmu_asr.training.trainer import run_training
+    from lmu_asr.training.run import run_training
 
     if int(os.environ.get("RANK", "0")) == 0:
         claim_directory(context)

@@ -19,8 +19,8 @@ from lmu_asr.models.model import build_model
 from lmu_asr.training.checkpoint import load_weights
 from lmu_asr.training.distributed import current_world
 from lmu_asr.training.metrics import read_metrics
+from lmu_asr.training.run import run_training
 from lmu_asr.training.setup import choose_precision, make_model
-from lmu_asr.training.trainer import run_training
 from tests.training.tiny_data import BINS, make_data, tiny_config
 
 

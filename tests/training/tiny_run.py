@@ -10,7 +10,7 @@ import torch
 
 from lmu_asr.progress import setup_logging
 from lmu_asr.training import finish
-from lmu_asr.training.trainer import run_training
+from lmu_asr.training.run import run_training
 from tests.training.tiny_data import tiny_config
 
 
