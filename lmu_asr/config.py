@@ -264,6 +264,14 @@ class TrainConfig:
     )
     log_every: int = opt(20, "steps between log lines", min=1)
     num_workers: int = opt(-1, "loader processes; -1: chosen from the machine", min=-1, max=256)
+    strategy: str = opt(
+        "ddp",
+        "several processes: ddp holds the model in each, fsdp holds a part of it in each",
+        choices=("ddp", "fsdp"),
+    )
+    sync_batchnorm: bool = opt(
+        False, "batch normalisation over all processes (GPU), in models that have it"
+    )
     deterministic: bool = opt(True, "bit-equal runs on the CPU, deterministic kernels on a GPU")
     tensorboard: bool = opt(True, "write TensorBoard events")
     wandb: str = opt("off", "Weights and Biases, an extra", choices=("off", "offline", "online"))

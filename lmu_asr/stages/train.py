@@ -23,6 +23,7 @@ OPERATIONAL = (
     "train.memory_mib",
     "train.num_workers",
     "train.remote",
+    "train.strategy",
     "train.tensorboard",
     "train.wandb",
     "train.wandb_project",

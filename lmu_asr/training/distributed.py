@@ -55,6 +55,15 @@ class World:
             return flag
         return bool(self.all_reduce(torch.tensor(float(flag), device=self.device)).item() > 0)
 
+    def maximum(self, value: int) -> int:
+        """The largest ``value`` of all processes."""
+        if self.world_size == 1:
+            return value
+        largest = torch.tensor(value, device=self.device)
+        with _named_failure(self.rank):
+            dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
+
     def gather(self, obj: Any) -> list[Any]:
         """Every process's ``obj``, in the order of ranks, in every process."""
         if self.world_size == 1:

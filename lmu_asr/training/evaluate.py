@@ -9,7 +9,7 @@ import gc
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,20 +68,24 @@ def evaluate(
     world: World,
     precision: torch.dtype | None = None,
     heartbeat: Callable[[], None] = lambda: None,
+    together: bool = False,
 ) -> DevResult:
     """Evaluate ``model``; every process takes its share of the batches, all get the same result.
 
-    ``heartbeat`` is called after every batch, in step in all processes; it may raise to stop.
-    Utterances without a finite loss (too short for their text) count for the error rate alone.
+    ``heartbeat`` is called after every round of batches, in step in all processes; it may raise to
+    stop. ``together``: a pass is a collective, so a process without a batch repeats another's, for
+    nothing, and a batch that memory does not hold is not split. Utterances without a finite loss (too short for their text) count for the error rate alone.
     """
     training = model.training
     model.eval()
     sums = torch.zeros(5, dtype=torch.float64)  # loss, frames, errors, words, utterances
     try:
-        for index, batch in enumerate(batches):
-            if index % world.world_size == world.rank and batch.ids:
+        for batches_of_round in _rounds(batches, world.world_size):
+            own = batches_of_round[world.rank : world.rank + 1]
+            for batch in own or (batches_of_round[:1] if together else []):
                 part = _Part(batch.features, batch.feature_lens, batch.texts)
-                sums += _evaluate_part(model, part, lang, ctc, world.device, precision)
+                found = _evaluate_part(model, part, lang, ctc, world.device, precision, together)
+                sums += found if own else 0.0 * found
             heartbeat()
     finally:
         model.train(training)
@@ -91,6 +95,13 @@ def evaluate(
     return DevResult(
         loss / frames if frames else nan, errors / words if words else nan, int(utterances)
     )
+
+
+def _rounds(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """Batches with utterances, ``size`` at a time."""
+    filled = (batch for batch in batches if batch.ids)
+    while found := list(itertools.islice(filled, size)):
+        yield found
 
 
 @dataclass(frozen=True)
@@ -114,8 +125,9 @@ def _evaluate_part(
     ctc: CtcLoss,
     device: torch.device,
     precision: torch.dtype | None,
+    together: bool = False,
 ) -> Tensor:
-    """Sums over a part; in halves where memory runs out.
+    """Sums over a part; in halves where memory runs out, unless all processes go ``together``.
 
     Raises:
         TrainingError: memory does not hold one utterance.
@@ -126,10 +138,11 @@ def _evaluate_part(
         if not is_out_of_memory(error):
             raise
         reason = str(error)
-    if len(part.texts) == 1:
+    if len(part.texts) == 1 or together:
         raise TrainingError(
-            f"validation: memory does not hold one utterance of {part.features.shape[1]} frames "
+            f"validation: memory does not hold {len(part.texts)} utterance(s) of {part.features.shape[1]} frames "
             f"({reason}): lower features.max_duration"
+            + (" or train.max_duration" if together else "")
         )
     gc.collect()
     logging.warning("out of memory in validation with %d utterances: in halves", len(part.texts))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lmu_asr.config import TrainConfig
 from lmu_asr.errors import ConfigError
 from lmu_asr.training.finetune import with_lr_scales
+from lmu_asr.training.shards import parts
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -113,7 +114,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> N
 def swapped_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
     """Put other weights into ``model`` for the time of the block."""
     own = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    model.load_state_dict(dict(weights))
+    model.load_state_dict(parts(weights, own))
     try:
         yield
     finally:

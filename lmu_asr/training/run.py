@@ -11,7 +11,7 @@ from lmu_asr.lang.lang import Lang
 from lmu_asr.training.sizing import Sizing
 from lmu_asr.training.distributed import joined_world, log_main
 from lmu_asr.training.interrupt import RunStoppedError, mark_stopped, resume_command
-from lmu_asr.training.setup import describe, make_model, prepare_process
+from lmu_asr.training.setup import describe, make_model, prepare_process, synchronize_batchnorm
 from lmu_asr.training.source import LoaderSource
 from lmu_asr.training.state import Identity, shaping_options
 from lmu_asr.training.trainer import Trainer
@@ -40,6 +40,8 @@ def run_training(config: Config, exp_dir: Path, data_dir: Path, lang_dir: Path) 
         lang = Lang.load(lang_dir)
         tokens = fingerprint([lang.unit, lang.tokens])
         model = make_model(config, data_dir, lang.vocab_size, tokens)
+        if config.train.sync_batchnorm:
+            model = synchronize_batchnorm(model, world)
         record = Path(exp_dir) / "dropped.jsonl"
         source = LoaderSource(config, data_dir, lang, model.output_lens, world, record)
         identity = Identity(source.manifest_fingerprint(), tokens, shaping_options(config))

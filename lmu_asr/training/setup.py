@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 
 from lmu_asr.config import Config
 from lmu_asr.errors import DataError
@@ -60,6 +61,18 @@ def make_model(config: Config, data_dir: Path, vocab_size: int, tokens: str = ""
     if config.train.init_from:
         start_from(model, config.train.init_from, tokens)
     return model
+
+
+def synchronize_batchnorm(model: CtcModel, world: World) -> CtcModel:
+    """Let batch normalisation see all processes (``train.sync_batchnorm``); says where it cannot."""
+    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not layers:
+        log_main(world, "train.sync_batchnorm: this model has no batch normalisation")
+        return model
+    if world.device.type != "cuda" or world.world_size == 1:
+        log_main(world, "train.sync_batchnorm: needs several GPUs; each process has its own")
+        return model
+    return cast(CtcModel, nn.SyncBatchNorm.convert_sync_batchnorm(model))
 
 
 def describe(config: Config, model: CtcModel, world: World) -> None:

@@ -80,6 +80,8 @@ class Sizing:
     def _why_not(self, step: GradientStep) -> str | None:
         if not self.config.train.autoconf:
             return "train.autoconf=false"
+        if step.together:
+            return "the model lies in shards; train.frame_limit sets the size of chunks"
         if not can_measure(self.world.device):
             return f"torch {torch.__version__} does not tell when memory of a CPU is freed"
         if step.loss.graph is not None:

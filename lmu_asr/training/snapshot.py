@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from lmu_asr.errors import CheckpointError
 from lmu_asr.training.checkpoint import Checkpoint
 from lmu_asr.training.distributed import World, log_main
 from lmu_asr.training.optim import RunningAverage, load_optimizer
+from lmu_asr.training.shards import optimizer_parts, part_of, parts, whole
 from lmu_asr.training.state import restore_random_states
 
 
@@ -20,8 +21,12 @@ def collect(
     optimizer: torch.optim.Optimizer,
     average: RunningAverage | None,
     ranks: Sequence[dict[str, Any]],
+    world: World,
 ) -> dict[str, Any]:
-    """Tensors of a run: weights, their running average, optimiser, and what each rank has of its own."""
+    """Tensors of a run: weights, their running average, optimiser, and what each rank has of its own.
+
+    All processes call it; where parameters lie in shards, rank 0 alone gets them whole.
+    """
     tensors = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -29,7 +34,7 @@ def collect(
     }
     if average is not None:
         tensors["ema"] = average.weights
-    return tensors
+    return cast("dict[str, Any]", whole(tensors, world.is_main))
 
 
 def restore(
@@ -45,11 +50,11 @@ def restore(
     """
     tensors = checkpoint.tensors
     try:
-        model.load_state_dict(tensors["model"])
-        load_optimizer(optimizer, tensors["optimizer"])
+        model.load_state_dict(parts(tensors["model"], model.state_dict()))
+        load_optimizer(optimizer, optimizer_parts(tensors["optimizer"], optimizer))
         if average is not None:
             for name, value in average.weights.items():
-                value.copy_(tensors["ema"][name])
+                value.copy_(part_of(tensors["ema"][name], value))
     except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{checkpoint.path}: of another model: {error}") from error
 

@@ -31,6 +31,7 @@ NEUTRAL_KEYS = frozenset(
         "num_workers",
         "patience",
         "remote",
+        "strategy",
         "tensorboard",
         "wandb",
         "wandb_project",

@@ -112,8 +112,11 @@ class GradientStep:
         reseed: called before each try, so that a retry draws the same random numbers.
 
     Attributes:
+        together: whether a pass is a collective, so that all processes run the same number of them.
         power: of the posteriors behind the loss's alignments; below 1 they are flattened.
     """
+
+    together = False
 
     def __init__(
         self,
@@ -128,12 +131,13 @@ class GradientStep:
         self.world = world
         self.precision = precision
         self.reseed = reseed
-        self.flat = FlatGradients(model.parameters(), SLOTS)
+        self.flat = self._make_gradients()
         self.limits: Sequence[tuple[int, int]] = ()  # longest frames, frames at once
         self.frame_limit: int | None = None  # found when memory ran out
         self.power = 1.0
         self.thrashed = 0
         self.losses: list[tuple[list[str], Tensor]] = []
+        self.bins = 0
 
     def run(
         self, batches: Sequence[TrainBatch], scale: float, save: bool = False, stop: bool = False
@@ -234,14 +238,20 @@ class GradientStep:
         self.losses = []
         self.reseed()
         try:
-            for batch in batches:
-                for part in self._parts(batch, limit):
-                    self._backward(part, scale)
+            self._passes(batches, limit, scale)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             return (str(error).splitlines() or [type(error).__name__])[0][:160]
         return None
+
+    def _make_gradients(self) -> FlatGradients:
+        return FlatGradients(self.model.parameters(), SLOTS)
+
+    def _passes(self, batches: Sequence[TrainBatch], limit: int | None, scale: float) -> None:
+        for batch in batches:
+            for part in self._parts(batch, limit):
+                self._backward(part, scale)
 
     def _backward(self, part: TrainBatch, scale: float) -> None:
         device = self.world.device

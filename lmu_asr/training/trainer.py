@@ -56,6 +56,8 @@ from lmu_asr.training.optim import (
     swapped_weights,
 )
 from lmu_asr.training.setup import choose_precision
+from lmu_asr.training.sharded import ShardedStep, is_sharded, shard
+from lmu_asr.training.shards import whole
 from lmu_asr.training.snapshot import collect, restore, restore_rank
 from lmu_asr.training.state import (
     EpochRecord,
@@ -103,11 +105,14 @@ class Trainer:
         self.identity, self.exp_dir, self.world = identity, Path(exp_dir), world
         self.options = config.train
         self.precision = choose_precision(config.train.precision, world)
-        self.model = model.to(world.device).train()
+        freeze(model, config.train.freeze)
+        sharded = is_sharded(config, world)
+        self.model = (shard(model, world) if sharded else model.to(world.device)).train()
         self.loss = make_training_loss(config, lang)
-        freeze(self.model, config.train.freeze)
         self.optimizer = build_optimizer(self.model, config.train)
-        self.gradients = GradientStep(self.model, self.loss, world, self.precision, self._seed_step)
+        kind = ShardedStep if sharded else GradientStep
+        self.gradients = kind(self.model, self.loss, world, self.precision, self._seed_step)
+        self.gradients.bins = config.features.num_mel_bins
         fp16 = self.precision is torch.float16
         self.scale = LossScale(2.0**16, 0, True) if fp16 else LossScale()
         ema = config.train.ema
@@ -296,6 +301,7 @@ class Trainer:
             self.world,
             self.gradients.precision,
             self._heartbeat,
+            self.gradients.together,
         )
 
     def _heartbeat(self) -> None:
@@ -316,8 +322,10 @@ class Trainer:
         self.metrics.add("dev", state.step, state.epoch + 1, loss=result.loss, wer=result.wer)
         line = dev_line(state.epoch + 1, self.lang.unit, result.loss, result.wer, best)
         log_main(self.world, "%s", line)
-        if self.world.is_main and self.options.average > 1:
+        if self.options.average > 1:
             weights = self.average.weights if self.average else self.model.state_dict()
+            weights = whole(weights, self.world.is_main)
+        if self.world.is_main and self.options.average > 1:
             keep_epoch(self.store, weights, state.epochs, self.options.average)
         return best
 
@@ -331,10 +339,9 @@ class Trainer:
             {"random": random_states(self.world.device), "frame_limit": limit}
         )
         self._saved_at = time.monotonic()
-        if not self.world.is_main:
-            return
-        tensors = collect(self.model, self.optimizer, self.average, ranks)
-        self.store.save(self.state.step, tensors, self._meta(), best)
+        tensors = collect(self.model, self.optimizer, self.average, ranks, self.world)
+        if self.world.is_main:
+            self.store.save(self.state.step, tensors, self._meta(), best)
 
     def _meta(self) -> dict[str, Any]:
         return {
