@@ -5,7 +5,7 @@
 #   --torch VERSION     torch to install (2.13.0); TORCH_FIND_LINKS or pip's own settings say from where
 #   --with-k2           k2: for the installed torch where a wheel can be had, else in .venv-k2
 #   --with-kaldifeat    build kaldifeat (about 12 CPU-minutes)
-#   --with-extras       what some options and tests need: wandb, bitsandbytes, triton
+#   --with-extras       what some options and tests need: wandb, bitsandbytes, triton, accelerate, ray
 #   --check             exit 0 when the environment is complete, install nothing
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)

@@ -223,7 +223,7 @@ def _check(launch: Launch) -> None:
     if launch.launcher in ("accelerate", "ray") and not importlib.util.find_spec(launch.launcher):
         raise TrainingError(
             f"--launcher {launch.launcher}: {launch.launcher} is not installed: "
-            "./utils/setup.sh --with-launchers"
+            "./utils/setup.sh --with-extras"
         )
 
 

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,14 +17,6 @@ NO_TORCHRUN = pytest.mark.skipif(
     torch.__version__ < "2" and sys.version_info >= (3, 11),
     reason="torchrun of torch 1 fails on Python 3.11 before it starts a process",
 )
-
-
-def needs(name: str) -> pytest.MarkDecorator:
-    """Skip where an extra is not installed; continuous integration installs all of them."""
-    return pytest.mark.skipif(
-        find_spec(name) is None,
-        reason=f"{name} is not installed: ./utils/setup.sh --with-launchers",
-    )
 
 
 def launch(

@@ -23,7 +23,6 @@ from tests.training.processes import (
     descendants,
     finish,
     launch,
-    needs,
     wait_for_checkpoint,
     wait_for_metrics,
 )
@@ -61,8 +60,8 @@ def losses_of(prepared: Path, exp_dir: Path, launcher: str, size: str) -> list[d
     "launcher",
     [
         pytest.param("torchrun", marks=NO_TORCHRUN),
-        pytest.param("accelerate", marks=[NO_TORCHRUN, needs("accelerate")]),
-        pytest.param("ray", marks=needs("ray")),
+        pytest.param("accelerate", marks=[NO_TORCHRUN, pytest.mark.extras]),
+        pytest.param("ray", marks=pytest.mark.extras),
     ],
 )
 def test_two_processes_have_the_losses_of_one(
@@ -129,7 +128,7 @@ def test_a_signal_to_one_node_stops_both(tmp_path: Path) -> None:
     assert CheckpointStore(tmp_path, 1).steps()
 
 
-@needs("ray")
+@pytest.mark.extras
 def test_ray_starts_a_killed_process_again(tmp_path: Path) -> None:
     run(tmp_path / "calm", *LONG, size=2)
     options = ["--launcher", "ray", "--nproc", "2", "--max-restarts", "1"]
@@ -143,7 +142,7 @@ def test_ray_starts_a_killed_process_again(tmp_path: Path) -> None:
     assert differences(outcome(tmp_path / "calm"), outcome(tmp_path / "killed")) == []
 
 
-@needs("ray")
+@pytest.mark.extras
 def test_a_signal_to_ray_saves_and_leaves_with_success(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     options = ["--launcher", "ray", "--nproc", "1", "--storage", str(tmp_path / "ray")]
