@@ -8,10 +8,10 @@ from pathlib import Path
 from lmu_asr.config import Config
 from lmu_asr.files import fingerprint
 from lmu_asr.lang.lang import Lang
-from lmu_asr.training.sizing import Sizing
 from lmu_asr.training.distributed import joined_world, log_main
 from lmu_asr.training.interrupt import RunStoppedError, mark_stopped, resume_command
 from lmu_asr.training.setup import describe, make_model, prepare_process, synchronize_batchnorm
+from lmu_asr.training.sizing import Sizing
 from lmu_asr.training.source import LoaderSource
 from lmu_asr.training.state import Identity, shaping_options
 from lmu_asr.training.trainer import Trainer

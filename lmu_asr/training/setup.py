@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lmu_asr.config import Config
-from lmu_asr.errors import DataError
+from lmu_asr.errors import DataError, TrainingError
 from lmu_asr.files import read_json
 from lmu_asr.models.model import CtcModel, build_model
 from lmu_asr.training.distributed import World, log_main, set_threads
@@ -22,6 +22,7 @@ from lmu_asr.training.state import seed_everything
 
 def prepare_process(config: Config, world: World) -> None:
     """Set threads, determinism and the seed of the initial weights."""
+    check_accelerate(config, world)
     set_threads(world)
     torch.set_flush_denormal(True)  # long memories decay into numbers that slow a CPU many times
     if config.train.deterministic:
@@ -33,6 +34,30 @@ def prepare_process(config: Config, world: World) -> None:
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
     seed_everything(config.seed, "model")
+
+
+def check_accelerate(config: Config, world: World) -> None:
+    """Compare what a configuration of Accelerate asks for with the options of this run.
+
+    Raises:
+        TrainingError: it asks for DeepSpeed, or for FSDP where ``train.strategy`` does not.
+    """
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
+        raise TrainingError("Accelerate asks for DeepSpeed: take train.strategy=fsdp in its place")
+    wants_fsdp = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    if wants_fsdp and config.train.strategy != "fsdp":
+        raise TrainingError(
+            f"Accelerate asks for FSDP, train.strategy={config.train.strategy}: set "
+            "train.strategy=fsdp, or leave it out of Accelerate's configuration"
+        )
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if precision not in ("no", config.train.precision):
+        log_main(
+            world,
+            "Accelerate's mixed_precision=%s is not read; train.precision=%s holds",
+            precision,
+            config.train.precision,
+        )
 
 
 def _keep_empty_memory_empty() -> None:

@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 import torch
 
+from lmu_asr.config import load_config
 from lmu_asr.errors import TrainingError
+from lmu_asr.models.model import build_model
 from lmu_asr.training.checkpoint import CheckpointStore
 from lmu_asr.training.distributed import current_world
 from lmu_asr.training.launch import choose_gpus, parse
 from lmu_asr.training.metrics import read_metrics
+from lmu_asr.training.setup import check_accelerate, synchronize_batchnorm
 from tests.training.outcome import differences, outcome
 from tests.training.processes import (
     NO_TORCHRUN,
@@ -26,7 +29,7 @@ from tests.training.processes import (
     wait_for_checkpoint,
     wait_for_metrics,
 )
-from tests.training.tiny_data import make_data
+from tests.training.tiny_data import BINS, make_data, tiny_config
 from tests.training.toy import free_port, run
 
 TOY = "tests.training.toy"
@@ -191,3 +194,36 @@ def test_accelerate_on_the_cpu_keeps_off_the_gpu(monkeypatch: pytest.MonkeyPatch
     assert current_world().device.type == "cuda"
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     assert current_world().device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("ACCELERATE_USE_DEEPSPEED", "true", "asks for DeepSpeed"),
+        ("ACCELERATE_USE_FSDP", "true", "asks for FSDP, train.strategy=ddp"),
+    ],
+)
+def test_what_accelerate_asks_for_is_not_passed_over(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(TrainingError, match=message):
+        check_accelerate(load_config(None, []), current_world(prefer_gpu=False))
+
+
+def test_accelerates_precision_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with caplog.at_level("INFO"):
+        config = load_config(None, ["train.strategy=fsdp"])
+        check_accelerate(config, current_world(prefer_gpu=False))
+    assert "mixed_precision=fp16 is not read; train.precision=auto holds" in caplog.text
+
+
+def test_a_model_without_batch_normalisation_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    model = build_model(tiny_config().model, BINS, 5)
+    with caplog.at_level("INFO"):
+        assert synchronize_batchnorm(model, current_world(prefer_gpu=False)) is model
+    assert "has no batch normalisation" in caplog.text

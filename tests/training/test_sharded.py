@@ -23,7 +23,6 @@ from tests.training.toy import ToyModel, run, spawn
 
 HAS_FSDP = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 6)
 NEEDS_FSDP = pytest.mark.skipif(not HAS_FSDP, reason="FSDP2 came with torch 2.6")
-# a batch of one utterance leaves one process without any; limits make chunks differ
 SHARDED = ["train.strategy=fsdp", "features.num_mel_bins=8"]
 OPTIONS = ["model.dropout=0", "train.ema=0.9", "train.average=2", "train.frame_limit=40"]
 
@@ -48,9 +47,12 @@ def assert_close(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 
 
 @NEEDS_FSDP
-def test_shards_train_as_whole_parameters_do(tmp_path: Path) -> None:
-    run(tmp_path / "ddp", *OPTIONS, "features.num_mel_bins=8", size=2)
-    run(tmp_path / "fsdp", *OPTIONS, *SHARDED, size=2)
+@pytest.mark.parametrize("rows", [1, 5])
+def test_shards_train_as_whole_parameters_do(tmp_path: Path, rows: int) -> None:
+    """Of one utterance the second process has none; of five in twos it has one pass less."""
+    options = [*OPTIONS, f"toy.rows={rows}"]
+    run(tmp_path / "ddp", *options, "features.num_mel_bins=8", size=2)
+    run(tmp_path / "fsdp", *options, *SHARDED, size=2)
     ours, theirs = curve(tmp_path / "ddp"), curve(tmp_path / "fsdp")
     assert [row[:2] for row in ours] == [row[:2] for row in theirs] and len(ours) > 15
     assert [row[2] for row in theirs] == pytest.approx([row[2] for row in ours], rel=1e-4)

@@ -2,7 +2,7 @@
 
 ``python -m tests.training.toy EXP_DIR [key=value ...]`` trains it, alone or under torchrun. Keys
 besides those of the configuration: ``toy.pause`` (seconds slept in a step), ``toy.width`` of the
-model, and ``toy.headroom`` (MiB that rank 0 may still take up after its first step).
+model, ``toy.rows`` of a global batch, and ``toy.headroom`` (MiB that rank 0 may still take up after its first step).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import resource
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -30,7 +30,7 @@ from lmu_asr.training import finish
 from lmu_asr.training.distributed import World, joined_world
 from lmu_asr.training.interrupt import RunStoppedError
 from lmu_asr.training.state import Identity, derive_seed, seed_everything, shaping_options
-from lmu_asr.training.step import TrainBatch
+from lmu_asr.training.step import GradientStep, TrainBatch
 from lmu_asr.training.trainer import Trainer
 
 F, V = 8, 5
@@ -161,7 +161,19 @@ def make_trainer(
     model = model or ToyModel(config.model.dropout)
     identity = Identity(manifest, "abcd", shaping_options(config))
     source = source or ToySource(world)
-    return Trainer(config, model, source, ToyLang(), identity, exp_dir, world)
+    return Trainer(
+        config, model, source, ToyLang(), identity, exp_dir, world, limit_by_hand(config)
+    )
+
+
+def limit_by_hand(config: Config) -> Callable[[GradientStep], None]:
+    """What sizing does with ``train.frame_limit``."""
+
+    def size(step: GradientStep) -> None:
+        if config.train.frame_limit:
+            step.limits = [(0, config.train.frame_limit)]
+
+    return size
 
 
 def toy_config(*options: str) -> Config:
@@ -179,7 +191,8 @@ def main(argv: list[str]) -> int:
     torch.set_num_threads(1)
     with joined_world(prefer_gpu=False) as world:
         headroom = int(toy.get("headroom", 0))
-        source = ToySource(world, pause=toy.get("pause", 0.0), headroom=headroom)
+        rows = int(toy.get("rows", 6))
+        source = ToySource(world, rows=rows, pause=toy.get("pause", 0.0), headroom=headroom)
         if headroom:  # freed tensors go back to the system at once
             ctypes.CDLL(None).mallopt(-3, 1 << 20)
         seed_everything(config.seed, "model")
