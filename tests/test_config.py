@@ -4,15 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lmu_asr.config import (
-    Config,
-    config_from_dict,
-    config_to_dict,
-    load_config,
-    options,
-    options_markdown,
-    save_config,
-)
+from lmu_asr.config import Config, options, options_markdown
+from lmu_asr.config_files import config_from_dict, config_to_dict, load_config, save_config
 from lmu_asr.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from lmu_asr.config import Config, config_to_dict
+from lmu_asr.config import Config
+from lmu_asr.config_files import config_to_dict
 from lmu_asr.data.dataset import build_eval_loader
 from lmu_asr.decoding.context import boosted_graphs, hot_words
 from lmu_asr.decoding.decoder import GRAPH_OF_METHOD, RESCORING, Decoder, SplitDecode, decode_split

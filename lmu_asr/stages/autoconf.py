@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from lmu_asr.config import load_config
+from lmu_asr.config_files import load_config
 from lmu_asr.errors import LmuAsrError, StageError
 from lmu_asr.progress import setup_logging
 from lmu_asr.stages.common import ArgumentParser, Context, add_common_arguments

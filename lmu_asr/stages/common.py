@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lmu_asr.config import Config, load_config, options
+from lmu_asr.config import Config, options
+from lmu_asr.config_files import load_config
 from lmu_asr.errors import LmuAsrError, StageError
 from lmu_asr.progress import setup_logging
 from lmu_asr.remote import is_remote

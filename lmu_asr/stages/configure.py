@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lmu_asr.config import Config, load_config, options_markdown, save_config
+from lmu_asr.config import Config, options_markdown
+from lmu_asr.config_files import load_config, save_config
 from lmu_asr.errors import ConfigError, LmuAsrError
 from lmu_asr.remote import is_remote
 from lmu_asr.stages.common import ArgumentParser

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from lmu_asr.config import save_config
+from lmu_asr.config_files import save_config
 from lmu_asr.files import fingerprint, read_json, write_json
 from lmu_asr.stages.common import Context, Stage, current_stamp, main, upstream_key
 from lmu_asr.stages.lang import text_path

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmu_asr.config import Config, config_to_dict
+from lmu_asr.config import Config
+from lmu_asr.config_files import config_to_dict
 from lmu_asr.errors import CheckpointError
 
 NEUTRAL_KEYS = frozenset(

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from lmu_asr.config import Config, config_to_dict
+from lmu_asr.config import Config
+from lmu_asr.config_files import config_to_dict
 from lmu_asr.errors import ConfigError, TrainingError
 from lmu_asr.files import atomic_write_text
 

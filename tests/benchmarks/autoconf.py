@@ -18,7 +18,8 @@ from pathlib import Path
 
 import torch
 
-from lmu_asr.config import Config, load_config
+from lmu_asr.config import Config
+from lmu_asr.config_files import load_config
 from lmu_asr.data.dataset import Loader
 from lmu_asr.lang.lang import Lang
 from lmu_asr.training.autoconf import Planner, describe_model

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lmu_asr.config import Config, LangConfig, load_config
+from lmu_asr.config import Config, LangConfig
+from lmu_asr.config_files import load_config
 from lmu_asr.data.index import build_index
 from lmu_asr.files import write_json, write_jsonl
 from lmu_asr.lang.lang import Lang

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from lmu_asr.config import load_config
+from lmu_asr.config_files import load_config
 from lmu_asr.corpora import fetch, noises
 from tests.corpora import fixtures
 from tests.corpora.server import serving

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmu_asr.config import Config, ModelConfig, config_from_dict
+from lmu_asr.config import Config, ModelConfig
+from lmu_asr.config_files import config_from_dict
 from lmu_asr.corpora import corpus_names
 from lmu_asr.errors import ConfigError
 from lmu_asr.models.encoder import build_encoder

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from lmu_asr.config import load_config
+from lmu_asr.config_files import load_config
 from lmu_asr.errors import TrainingError
 from lmu_asr.models.model import build_model
 from lmu_asr.training.checkpoint import CheckpointStore

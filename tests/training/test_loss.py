@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmu_asr.config import config_from_dict
+from lmu_asr.config_files import config_from_dict
 from lmu_asr.errors import ConfigError
 from lmu_asr.training.loss import (
     TrainingLoss,

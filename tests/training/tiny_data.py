@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lmu_asr.config import Config, LangConfig, load_config
+from lmu_asr.config import Config, LangConfig
+from lmu_asr.config_files import load_config
 from lmu_asr.files import write_json, write_jsonl
 from lmu_asr.lang.prepare import prepare_lang
 

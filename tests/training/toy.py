@@ -23,7 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lmu_asr.config import Config, load_config
+from lmu_asr.config import Config
+from lmu_asr.config_files import load_config
 from lmu_asr.errors import LmuAsrError
 from lmu_asr.progress import setup_logging
 from lmu_asr.training import finish
