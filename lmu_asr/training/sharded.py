@@ -24,16 +24,25 @@ from lmu_asr.training.distributed import World
 from lmu_asr.training.optim import FlatGradients
 from lmu_asr.training.step import SLOTS, GradientStep, TrainBatch
 
+OLDEST_TORCH = 2, 7
 EMPTY_FRAMES = 100  # of a pass that only keeps step with the others
 
 
 def is_sharded(config: Config, world: World) -> bool:
-    """Whether parameters lie in shards: ``train.strategy=fsdp`` with more than one process."""
+    """Whether parameters lie in shards: ``train.strategy=fsdp`` with more than one process.
+
+    Raises:
+        TrainingError: the optimiser does not know shards.
+    """
     if config.train.strategy != "fsdp":
         return False
     if world.world_size == 1:
         logging.warning("train.strategy=fsdp with one process: nothing to shard, as ddp")
         return False
+    if config.train.optimizer != "adamw":
+        raise TrainingError(
+            f"train.strategy=fsdp with train.optimizer={config.train.optimizer}: shards need adamw"
+        )
     return True
 
 
@@ -44,16 +53,15 @@ def shard(model: nn.Module, world: World) -> nn.Module:
     everything else together. The model has the same weights in every process before.
 
     Raises:
-        TrainingError: torch is older than 2.6.
+        TrainingError: torch is older than 2.7.
     """
-    try:
-        from torch.distributed.fsdp import fully_shard
-    except ImportError as error:
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < OLDEST_TORCH:
         raise TrainingError(
-            f"train.strategy=fsdp needs torch 2.6 or later, this is {torch.__version__}: "
+            f"train.strategy=fsdp needs torch 2.7 or later, this is {torch.__version__}: "
             "take train.strategy=ddp"
-        ) from error
+        )
     from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(world.device.type, (world.world_size,))
     for layer in blocks(model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,16 @@ from lmu_asr.errors import TrainingError
 from lmu_asr.training.checkpoint import CheckpointStore, load_checkpoint
 from lmu_asr.training.distributed import current_world
 from lmu_asr.training.metrics import read_metrics
-from lmu_asr.training.sharded import blocks, shard
+from lmu_asr.training.sharded import blocks, is_sharded, shard
 from lmu_asr.training.shards import optimizer_parts, parts, whole
 from tests.training.outcome import differences, outcome
 from tests.training.processes import NO_TORCHRUN, finish, launch
 from tests.training.test_kill import wait_until_it_trains
 from tests.training.tiny_data import make_data
-from tests.training.toy import ToyModel, run, spawn
+from tests.training.toy import ToyModel, run, spawn, toy_config
 
-HAS_FSDP = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 6)
-NEEDS_FSDP = pytest.mark.skipif(not HAS_FSDP, reason="FSDP2 came with torch 2.6")
+HAS_FSDP = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 7)
+NEEDS_FSDP = pytest.mark.skipif(not HAS_FSDP, reason="train.strategy=fsdp needs torch 2.7")
 SHARDED = ["train.strategy=fsdp", "features.num_mel_bins=8"]
 OPTIONS = ["model.dropout=0", "train.ema=0.9", "train.average=2", "train.frame_limit=40"]
 
@@ -129,6 +130,15 @@ def test_blocks_are_the_items_of_outer_lists() -> None:
 
 
 def test_an_old_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("torch.distributed.fsdp.fully_shard", raising=False)
-    with pytest.raises(TrainingError, match=r"needs torch 2\.6"):
+    monkeypatch.setattr(torch, "__version__", "2.6.0")
+    with pytest.raises(TrainingError, match=r"needs torch 2\.7"):
         shard(ToyModel(0.0), current_world(prefer_gpu=False))
+
+
+def test_an_optimiser_without_shards_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    config = toy_config("train.strategy=fsdp", "train.optimizer=adamw8bit")
+    one = current_world(prefer_gpu=False)
+    assert not is_sharded(config, one)
+    assert "nothing to shard" in caplog.text
+    with pytest.raises(TrainingError, match="optimizer=adamw8bit: shards need adamw"):
+        is_sharded(config, replace(one, world_size=2))
