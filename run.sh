@@ -64,14 +64,17 @@ if [[ $fsa == k2 ]] && ! python -c "import k2" 2>/dev/null; then
   python=$PWD/.venv-k2/bin/python
 fi
 
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+out=()
+[[ $dry_run == true ]] && out=(--out "$scratch/resolved.yaml")
 config=$($python -m lmu_asr.stages.configure --recipe "$recipe" --variant "$variant" --data "$data" \
-  --fsa "$fsa" --exp-dir "$exp_dir" ${sets[@]+"${sets[@]}"})
+  --fsa "$fsa" --exp-dir "$exp_dir" ${out[@]+"${out[@]}"} ${sets[@]+"${sets[@]}"})
 common=(--config "$config" --recipe "$recipe" --data-dir "$data_dir" --exp-dir "$exp_dir" --nj "$nj")
 [[ $force == true ]] && common+=(--force)
-[[ $dry_run == true ]] && common+=(--dry-run)
+[[ $dry_run == true ]] && common+=(--dry-run "$stage")
 
-stopped=$(mktemp)
-trap 'rm -f "$stopped"' EXIT
+stopped=$scratch/stopped
 export LMU_ASR_STOPPED_FILE=$stopped # training writes to it when a signal has made it leave
 
 train() { # a signal to this script makes training save itself and leave

@@ -23,6 +23,17 @@ from lmu_asr.config import Config, Option, options
 from lmu_asr.errors import ConfigError
 from lmu_asr.files import atomic_write_text
 
+SYNONYMS = {
+    "batch_size": "train.max_duration",
+    "d_model": "model.dim",
+    "hidden_size": "model.dim",
+    "layers": "model.num_layers",
+    "learning_rate": "train.lr",
+    "max_epoch": "train.epochs",
+    "num_epochs": "train.epochs",
+    "vocab_size": "lang.bpe_vocab_size",
+}
+
 
 def load_config(
     path: str | Path | None = None,
@@ -135,12 +146,18 @@ def _check_keys(values: dict[str, Any], source: str, prefix: str = "") -> None:
         if full in sections and isinstance(value, dict):
             _check_keys(value, source, f"{full}.")
         elif full not in known:
-            near = difflib.get_close_matches(full, [*known, *sections], n=1, cutoff=0.4)
-            last = [k for k in known if k.rsplit(".", 1)[-1] == full.rsplit(".", 1)[-1]]
-            hint = (last or near)[:1]
+            hint = _closest(full, [*known, *sections])
             raise ConfigError(
-                f"{source}: unknown key '{full}'" + (f"; did you mean '{hint[0]}'?" if hint else "")
+                f"{source}: unknown key '{full}'" + (f"; did you mean '{hint}'?" if hint else "")
             )
+
+
+def _closest(key: str, known: Sequence[str]) -> str | None:
+    """The known key that the user may mean: another toolkit's word for it, or the same last part."""
+    last = key.rsplit(".", 1)[-1]
+    same = [k for k in known if k.rsplit(".", 1)[-1] == last]
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+    return next(iter([*same, *filter(None, [SYNONYMS.get(last)]), *near]), None)
 
 
 def _check_limits(config: Config, source: str) -> None:

@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
     ("override", "message"),
     [
         ("train.lrr=1", "unknown key 'train.lrr'; did you mean 'train.lr'"),
+        ("train.learning_rate=1", "did you mean 'train.lr'"),
+        ("decode.lr=1", "did you mean 'train.lr'"),
         ("trian.lr=1", "did you mean 'train.lr'"),
         ("lr=1", "did you mean 'train.lr'"),
         ("train.lr=abc", "train.lr.*abc"),

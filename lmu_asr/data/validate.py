@@ -83,6 +83,11 @@ class ValidationReport:
         """
         kept = self.total - len(self.dropped)
         details = "; ".join(f"{i}: {d}" for i, (_, d) in list(self.dropped.items())[:SHOWN])
+        if self.total == 0:
+            raise DataError(
+                f"split '{self.split}' is empty: the corpus has no utterance in it; name another "
+                "with corpus.train, corpus.dev or corpus.test, or check the corpus's list"
+            )
         if kept <= 0:
             found = f" First reasons: {details}" if details else ""
             raise DataError(f"split '{self.split}': no usable utterance of {self.total}.{found}")

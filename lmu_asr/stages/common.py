@@ -166,7 +166,14 @@ def make_parser(stage: Stage) -> ArgumentParser:
         allow_abbrev=False,
     )
     add_common_arguments(parser)
-    parser.add_argument("--dry-run", action="store_true", help="say what would run, change nothing")
+    parser.add_argument(
+        "--dry-run",
+        type=int,
+        nargs="?",
+        const=stage.number,
+        metavar="FIRST",
+        help="say what would run of the stages from FIRST on; change nothing",
+    )
     parser.add_argument("--force", action="store_true", help="run even when up to date")
     return parser
 
@@ -189,14 +196,17 @@ def main(stage: Stage, argv: Sequence[str] | None = None) -> int:
         config = load_config(args.config, args.set)
         context = Context(config, args.data_dir, args.exp_dir, args.recipe, args.nj, args.force)
         with _named_os_errors():
-            run_stage(stage, context, dry_run=args.dry_run)
+            if args.dry_run is not None:
+                say_plan(stage, context, args.dry_run)
+            else:
+                run_stage(stage, context)
     except LmuAsrError as error:
         print(f"stage {stage.number} ({stage.name}): error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def run_stage(stage: Stage, context: Context, dry_run: bool = False) -> bool:
+def run_stage(stage: Stage, context: Context) -> bool:
     """Run the stage unless its stamp says that it is up to date; returns whether it ran.
 
     Of several processes that want the same stage (two variants, two machines on one disk) one
@@ -209,8 +219,6 @@ def run_stage(stage: Stage, context: Context, dry_run: bool = False) -> bool:
         stage.say(context)
         return False
     logging.info("stage %d (%s): runs: %s", stage.number, stage.name, reason)
-    if dry_run:
-        return False
     if stage.together:
         _work(stage, context, stamp)
         return True
@@ -223,6 +231,29 @@ def run_stage(stage: Stage, context: Context, dry_run: bool = False) -> bool:
                 return False
         _work(stage, context, stamp)
     return True
+
+
+def say_plan(stage: Stage, context: Context, first: int) -> None:
+    """Log whether the stage would run in a run of the stages from number ``first`` on, and why."""
+    reason = why_run(stage, context, first)
+    line = "up to date" if reason is None else f"would run: {reason}"
+    logging.info("stage %d (%s): %s", stage.number, stage.name, line)
+
+
+def why_run(stage: Stage, context: Context, first: int) -> str | None:
+    """Why the stage would run after the stages from ``first`` on, or None; changes nothing.
+
+    Raises:
+        StageError: an earlier stage, before ``first``, has not left its stamp.
+    """
+    from lmu_asr.stages import load_stage
+
+    if context.force:
+        return "--force"
+    for before in (load_stage(name) for name in _needed(stage, context)):
+        if before.number >= first and why_run(before, context, first) is not None:
+            return f"after stage {before.number} ({before.name})"
+    return why_stale(stage, context, current_stamp(stage, context))
 
 
 def _work(stage: Stage, context: Context, stamp: Stamp) -> None:
@@ -300,15 +331,22 @@ def upstream_key(stage: Stage, name: str, context: Context) -> str:
     if stamp is None:
         raise StageError(
             f"needs stage {before.number} ({name}) first, which has "
-            f"left no stamp at {path}: ./run.sh --stage {before.number}"
+            f"left no stamp at {path}: {_command(context)} --stage {before.number}"
         )
     missing = stamp.broken_outputs(path.parent)
     if missing:
         raise StageError(
             f"needs {missing[0]}, which is missing or changed "
-            f"since stage {before.number} ({name}) made it: ./run.sh --stage {before.number}"
+            f"since stage {before.number} ({name}) made it: "
+            f"{_command(context)} --stage {before.number}"
         )
     return stamp.key
+
+
+def _command(context: Context) -> str:
+    """The driver's command line for this recipe and variant."""
+    recipe = f" --recipe {context.recipe}" if context.recipe else ""
+    return f"./run.sh{recipe} --variant {context.config.variant}"
 
 
 @contextlib.contextmanager

@@ -32,6 +32,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--exp-dir", type=Path, default=Path("exp"))
     parser.add_argument("--egs-dir", type=Path, default=Path("egs"))
+    parser.add_argument(
+        "--out", type=Path, help="file to write (<exp-dir>/<corpus>/<variant>/resolved.yaml)"
+    )
     parser.add_argument("--options", action="store_true", help="print the table of all options")
     return parser
 
@@ -115,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = resolve(args)
         corpus = config.corpus.id or config.corpus.name
-        path = args.exp_dir / corpus / config.variant / "resolved.yaml"
+        path = args.out or args.exp_dir / corpus / config.variant / "resolved.yaml"
         save_config(config, path)
     except LmuAsrError as error:
         print(f"configuration error: {error}", file=sys.stderr)

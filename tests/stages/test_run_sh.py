@@ -67,8 +67,8 @@ def test_dry_run_makes_nothing(tmp_path: Path) -> None:
         str(tmp_path / "e"),
     )
     assert done.returncode == 0
-    assert "stage 0 (download): runs: not made yet" in done.stderr
-    assert not (tmp_path / "d").exists()
+    assert "stage 0 (download): would run: not made yet" in done.stderr
+    assert not (tmp_path / "d").exists() and not (tmp_path / "e").exists()
 
 
 def test_the_driver_is_short() -> None:

@@ -9,7 +9,16 @@ import pytest
 from lmu_asr.config import Config
 from lmu_asr.errors import StageError
 from lmu_asr.stages import common, load_stage
-from lmu_asr.stages.common import NAMES, Context, Stage, main, make_parser, run_stage
+from lmu_asr.stages.common import (
+    NAMES,
+    Context,
+    Stage,
+    main,
+    make_parser,
+    run_stage,
+    say_plan,
+    why_run,
+)
 
 
 @pytest.fixture
@@ -83,8 +92,33 @@ def test_configuration_and_force(tmp_path: Path, context: Context) -> None:
 
 def test_dry_run_changes_nothing(tmp_path: Path, context: Context) -> None:
     stage, calls = make_stage(tmp_path)
-    assert not run_stage(stage, context, dry_run=True)
+    say_plan(stage, context, 0)
+    assert why_run(stage, context, 0) == "not made yet"
     assert not calls and not context.corpus_dir.exists()
+
+
+def test_dry_run_knows_what_the_stages_before_would_change(
+    tmp_path: Path, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = make_stage(tmp_path)
+    second = dataclasses.replace(
+        first,
+        name="lang",
+        run=lambda _: None,
+        outputs=lambda _: (),
+        sections=("lang",),
+        after=("features",),
+    )
+    monkeypatch.setattr("lmu_asr.stages.load_stage", lambda name: first)
+    assert why_run(second, context, 0) == "after stage 1 (features)"
+    with pytest.raises(StageError, match="--recipe mini --variant default --stage 1"):
+        why_run(second, context, 2)
+    run_stage(first, context)
+    run_stage(second, context)
+    assert why_run(second, context, 0) is None
+    changed = change(context, num_mel_bins=40)
+    assert why_run(second, changed, 0) == "after stage 1 (features)"
+    assert why_run(second, changed, 2) is None
 
 
 def test_a_failed_run_leaves_no_stamp(tmp_path: Path, context: Context) -> None:
@@ -126,7 +160,7 @@ def test_a_stage_before_its_input_names_the_missing_one(
         ],
     )
     assert status == 1
-    assert "run.sh --stage" in capsys.readouterr().err
+    assert "./run.sh --variant default --stage" in capsys.readouterr().err
 
 
 def test_upstream_output_that_went_is_named(
