@@ -14,7 +14,12 @@ import torch
 
 from lmu_asr.decoding.context import ContextGraph
 from lmu_asr.decoding.ngram import NgramScorer
-from lmu_asr.decoding.posteriors import EvalBatch, Posteriors, compute_posteriors
+from lmu_asr.decoding.posteriors import (
+    EvalBatch,
+    PosteriorBatch,
+    Posteriors,
+    compute_posteriors,
+)
 from lmu_asr.decoding.search import decode_batch
 from lmu_asr.decoding.tune import Scales
 from lmu_asr.errors import LangError
@@ -70,28 +75,30 @@ class Decoder:
 
     def search(self, posteriors: Posteriors, method: str, scales: Scales) -> SplitDecode:
         """Search every utterance of a split with one method at given scales."""
-        graph = self.graphs.get(GRAPH_OF_METHOD.get(method, ""))
-        options = replace(self.options, **vars(scales))
         found: dict[str, Hypothesis] = {}
         seconds = 0.0
         for batch in progress(posteriors, method, total=len(posteriors), unit="batch"):
             start = time.perf_counter()
-            hypotheses = decode_batch(
-                batch.log_probs,
-                batch.lens,
-                method,
-                self.lang,
-                graph,
-                self.engine,
-                options,
-                ids=batch.ids,
-                lm=self.lm,
-                rescore_lm=self.rescore_lm,
-                context=self.context,
-            )
+            hypotheses = self.search_batch(batch, method, scales)
             seconds += time.perf_counter() - start
             found.update(zip(batch.ids, hypotheses, strict=True))
         return SplitDecode(found, seconds)
+
+    def search_batch(self, batch: PosteriorBatch, method: str, scales: Scales) -> list[Hypothesis]:
+        """Search the utterances of one batch; see :func:`lmu_asr.decoding.search.decode_batch`."""
+        return decode_batch(
+            batch.log_probs,
+            batch.lens,
+            method,
+            self.lang,
+            self.graphs.get(GRAPH_OF_METHOD.get(method, "")),
+            self.engine,
+            replace(self.options, **vars(scales)),
+            ids=batch.ids,
+            lm=self.lm,
+            rescore_lm=self.rescore_lm,
+            context=self.context,
+        )
 
     def unit(self, method: str) -> str:
         """What the hypotheses of ``method`` consist of: ``phone`` or ``word``."""

@@ -110,7 +110,9 @@ def tune_scales(
         rate = score_dev(scales).rate
         trials.append(Trial(scales, rate))
         if len(grid) > 1:
-            logging.info("%s on %s: %s: %.2f %%", method, split, _describe(method, scales), rate)
+            logging.info(
+                "%s on %s: %s: %.2f %%", method, split, describe_scales(method, scales), rate
+            )
     best = min(trials, key=_order)
     for name in _at_edge(best.scales, grid):
         value = getattr(best.scales, name)
@@ -133,7 +135,8 @@ def _order(trial: Trial) -> tuple[float, ...]:
     return trial.rate, scales.acoustic_scale, scales.lm_scale, abs(scales.blank_penalty)
 
 
-def _describe(method: str, scales: Scales) -> str:
+def describe_scales(method: str, scales: Scales) -> str:
+    """Name and value of each scale that the method uses."""
     return ", ".join(f"{name} {getattr(scales, name):g}" for name in SCALES_OF_METHOD[method])
 
 

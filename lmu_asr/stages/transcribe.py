@@ -1,0 +1,96 @@
+"""Transcription of audio files with a trained model: a line a file, name, tab, text.
+
+Runs by hand after stage 4: python -m lmu_asr.stages.transcribe --config exp/mini/default/config.yaml
+FILE.wav [FILE...]. Any format that libsndfile reads, any sample rate, any number of channels.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmu_asr.config import Config
+from lmu_asr.config_files import load_config
+from lmu_asr.errors import DataError, LmuAsrError, ModelError
+from lmu_asr.progress import setup_logging
+from lmu_asr.stages.common import ArgumentParser, Context, add_common_arguments
+
+if TYPE_CHECKING:
+    from lmu_asr.decoding.transcribe import Transcriber, Transcript
+
+
+def make_parser() -> ArgumentParser:
+    """Command line of the transcription."""
+    parser = ArgumentParser(
+        prog="python -m lmu_asr.stages.transcribe", description=__doc__, allow_abbrev=False
+    )
+    add_common_arguments(parser)
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="audio file")
+    parser.add_argument("--method", default="", help="search (the last of decode.methods)")
+    parser.add_argument("--ctm", type=Path, default=None, help="write word times to this file")
+    parser.add_argument(
+        "--streaming", action="store_true", help="in chunks of decode.chunk_ms, as a stream would"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Transcribe the files; returns the exit status, 1 where any of them could not be."""
+    setup_logging()
+    args = make_parser().parse_args(argv)
+    try:
+        config = _with_streaming(load_config(args.config, args.set), args.streaming)
+        context = Context(config, args.data_dir, args.exp_dir, args.recipe, args.nj)
+        from lmu_asr.decoding.transcribe import Transcriber
+
+        transcriber = Transcriber.open(
+            config, context.exp_dir, context.lang_dir, context.graph_dir, args.method
+        )
+        found = _transcribe(transcriber, args.files)
+        if args.ctm:
+            _write_ctm(args.ctm, found, transcriber)
+    except LmuAsrError as error:
+        print(f"transcribe: error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"transcribe: error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0 if len(found) == len(set(args.files)) else 1
+
+
+def _with_streaming(config: Config, streaming: bool) -> Config:
+    decode = replace(config.decode, streaming=streaming or config.decode.streaming)
+    return replace(config, decode=decode)
+
+
+def _transcribe(transcriber: Transcriber, files: Sequence[Path]) -> dict[Path, Transcript]:
+    """Print each file's line as soon as it is known; name those that cannot be transcribed."""
+    found = {}
+    for path in files:
+        try:
+            found[path] = transcriber.transcribe(path)
+        except (DataError, ModelError) as error:
+            print(f"transcribe: not transcribed: {error}", file=sys.stderr)
+        else:
+            print(f"{path}\t{found[path].text}", flush=True)
+    return found
+
+
+def _write_ctm(path: Path, found: dict[Path, Transcript], transcriber: Transcriber) -> None:
+    """Write word times; blanks in file names, which separate fields of a CTM, become ``_``."""
+    from lmu_asr.decoding.times import write_ctm
+
+    unknown = [str(file) for file, one in found.items() if one.text and not one.spans]
+    if unknown:
+        logging.warning("%s: %s gives no word times", unknown[0], transcriber.method)
+    spans = {"_".join(str(file).split()): one.spans for file, one in found.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_ctm(path, spans, transcriber.frame_seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
