@@ -55,7 +55,13 @@ def test_a_signal_ends_the_driver_with_success_after_training_has_saved(
 ) -> None:
     script = driver(tmp_path, STOPS)
     process = subprocess.Popen(
-        [script, "--stage", "3"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [script, "--stage", "3"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored in background jobs
     )
     deadline = time.monotonic() + 60
     while not (tmp_path / "started").exists() and time.monotonic() < deadline:
