@@ -34,7 +34,7 @@ from tests.training.toy import free_port, run
 
 TOY = "tests.training.toy"
 TINY = "tests.training.tiny_run"
-LONG = ["train.epochs=5", "toy.pause=0.3"]
+SLOW = "toy.pause=0.3"  # leaves seconds to kill it in
 pytestmark = pytest.mark.slow
 
 
@@ -48,6 +48,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def one_process(prepared: Path) -> list[dict[str, Any]]:
     return losses_of(prepared, prepared / "plain", "plain", "1")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the toy task on two processes ends with."""
+    exp_dir = tmp_path_factory.mktemp("calm")
+    run(exp_dir, size=2)
+    return outcome(exp_dir)
 
 
 def losses_of(prepared: Path, exp_dir: Path, launcher: str, size: str) -> list[dict[str, Any]]:
@@ -81,7 +89,7 @@ def nodes(exp_dir: Path, *options: str, port: int) -> list[subprocess.Popen[str]
     """Two agents of torchrun, as two machines would start them, one process each."""
     shared = ["--launcher", "torchrun", "--num-nodes", "2", "--master-port", str(port), *options]
     ranks = ["--node-rank", "0"], ["--node-rank", "1"]
-    return [launch([*shared, *rank], [TOY, str(exp_dir), *LONG]) for rank in ranks]
+    return [launch([*shared, *rank], [TOY, str(exp_dir), SLOW]) for rank in ranks]
 
 
 def worker_of(process: subprocess.Popen[str]) -> int:
@@ -98,8 +106,9 @@ def is_worker(pid: int) -> bool:
 
 
 @NO_TORCHRUN
-def test_two_nodes_stop_when_a_process_dies_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    run(tmp_path / "calm", *LONG, size=2)
+def test_two_nodes_stop_when_a_process_dies_and_the_same_command_goes_on(
+    tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
     agents = nodes(tmp_path / "killed", port=free_port())
     wait_for_checkpoint(tmp_path / "killed")
     os.kill(worker_of(agents[1]), signal.SIGKILL)
@@ -107,19 +116,18 @@ def test_two_nodes_stop_when_a_process_dies_and_the_same_command_goes_on(tmp_pat
     assert [status for status, _ in ended] == [1, 1]
     assert "another process of the run has gone" in ended[0][1]
     assert [finish(agent)[0] for agent in nodes(tmp_path / "killed", port=free_port())] == [0, 0]
-    assert differences(outcome(tmp_path / "calm"), outcome(tmp_path / "killed")) == []
+    assert differences(undisturbed, outcome(tmp_path / "killed")) == []
 
 
 @NO_TORCHRUN
-def test_two_nodes_start_a_dead_process_again(tmp_path: Path) -> None:
-    run(tmp_path / "calm", *LONG, size=2)
+def test_two_nodes_start_a_dead_process_again(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     agents = nodes(tmp_path / "killed", "--max-restarts", "1", port=free_port())
     wait_for_checkpoint(tmp_path / "killed")
     os.kill(worker_of(agents[0]), signal.SIGKILL)
     ended = [finish(agent) for agent in agents]
     assert [status for status, _ in ended] == [0, 0]
     assert "going on from" in ended[0][1]
-    assert differences(outcome(tmp_path / "calm"), outcome(tmp_path / "killed")) == []
+    assert differences(undisturbed, outcome(tmp_path / "killed")) == []
 
 
 @NO_TORCHRUN
@@ -132,17 +140,16 @@ def test_a_signal_to_one_node_stops_both(tmp_path: Path) -> None:
 
 
 @pytest.mark.extras
-def test_ray_starts_a_killed_process_again(tmp_path: Path) -> None:
-    run(tmp_path / "calm", *LONG, size=2)
+def test_ray_starts_a_killed_process_again(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     options = ["--launcher", "ray", "--nproc", "2", "--max-restarts", "1"]
     options += ["--storage", str(tmp_path / "ray")]
-    process = launch(options, [TOY, str(tmp_path / "killed"), *LONG])
+    process = launch(options, [TOY, str(tmp_path / "killed"), SLOW])
     wait_for_checkpoint(tmp_path / "killed")
     os.kill(worker_of(process), signal.SIGKILL)
     status, output = finish(process)
     assert status == 0
     assert "going on from" in output
-    assert differences(outcome(tmp_path / "calm"), outcome(tmp_path / "killed")) == []
+    assert differences(undisturbed, outcome(tmp_path / "killed")) == []
 
 
 @pytest.mark.extras
