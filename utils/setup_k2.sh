@@ -32,8 +32,8 @@ second_environment() {
   "${pip[@]}" --no-deps -r "$scratch/k2.txt" 2>&1 | quiet
   grep -v -E "^(torch|numpy)==" "$root/utils/constraints.txt" >"$scratch/constraints.txt"
   printf '%s\n' "${pinned[@]}" >>"$scratch/constraints.txt"
-  "${pip[@]}" -c "$scratch/constraints.txt" "${pinned[@]}" graphviz six pytest pytest-timeout hypothesis \
-    -r "$root/utils/requirements.txt" 2>&1 | quiet
+  "${pip[@]}" -c "$scratch/constraints.txt" "${pinned[@]}" graphviz six \
+    -r "$root/utils/requirements.txt" -r "$root/utils/requirements-test.txt" 2>&1 | quiet
   "$second/bin/python" -c "import k2, torch; assert torch.__version__.startswith('1.13.1')"
   echo "$wanted" >"$mark.tmp"
   mv "$mark.tmp" "$mark"
@@ -47,5 +47,5 @@ if [[ -n ${K2_WHEEL_INDEX:-} ]]; then
   echo "k2: no wheel for this torch there, taking the second environment" >&2
 fi
 mark=$second/.lmu-asr-ready
-wanted=$(cat "$0" "$root/utils/requirements.txt" "$root/utils/constraints.txt" | cksum)
+wanted=$(cat "$0" "$root"/utils/requirements{,-test}.txt "$root/utils/constraints.txt" | cksum)
 [[ -x $second/bin/python && -f $mark && $(<"$mark") == "$wanted" ]] || second_environment
