@@ -12,7 +12,8 @@ from lmu_asr.config import CorpusConfig
 from lmu_asr.corpora.base import Manifests
 from lmu_asr.corpora.splits import group
 from lmu_asr.corpora.text import normalize_english
-from lmu_asr.data.importers import import_data, split_paths
+from lmu_asr.data.importers import import_data, split_paths, untranscribed
+from lmu_asr.data.manifests import say_untranscribed
 from lmu_asr.errors import DataError
 
 LEAST_SPEAKERS = 10  # from here on, whole speakers go to one split
@@ -43,7 +44,9 @@ class Own:
             raise DataError(
                 f"{source}: has {', '.join(sorted(named))} but no '{config.train}' (corpus.train)"
             )
-        return split_manifests(import_data(source), config)
+        manifests = import_data(source)
+        say_untranscribed(untranscribed([manifests]), source)
+        return split_manifests(manifests, config)
 
     def normalize(self, text: str) -> str:
         """Lower case, apostrophes kept, other punctuation dropped, letters of any script kept."""
@@ -55,6 +58,7 @@ def _named_splits(config: CorpusConfig, named: dict[str, Path]) -> dict[str, Man
     splits = {name: import_data(path) for name, path in named.items()}
     for name, path in named.items():
         logging.info("split '%s' is %s: %d utterances", name, path, len(splits[name].supervisions))
+    say_untranscribed(untranscribed(splits.values()), named[config.train].parent)
     wanted = [config.dev, *config.test]
     missing = [name for name in dict.fromkeys(wanted) if name not in splits]
     if missing:

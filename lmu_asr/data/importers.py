@@ -11,15 +11,22 @@ import csv
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lhotse import CutSet, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from lhotse.utils import fastcopy
 
-from lmu_asr.data.layout import read_layout
-from lmu_asr.data.manifests import Manifests, Utterance, from_utterances
+from lmu_asr.data.layout import AUDIO_SUFFIXES, read_layout
+from lmu_asr.data.manifests import (
+    Manifests,
+    Utterance,
+    file_key,
+    from_utterances,
+    say_untranscribed,
+)
 from lmu_asr.errors import DataError
 
 TABLES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv")
@@ -80,6 +87,16 @@ def import_data(path: Path) -> Manifests:
     return _reader(path)(path)
 
 
+def untranscribed(parts: Iterable[Manifests]) -> Iterator[str]:
+    """Yield the names of audio files that lie beside those of some lists, but that none names."""
+    files = [part.files for part in parts]
+    for folder in sorted({path.rpartition("/")[0] for named in files for path in named}):
+        for path in sorted(Path(folder).iterdir()) if Path(folder).is_dir() else ():
+            is_audio = path.suffix.lower() in AUDIO_SUFFIXES
+            if is_audio and not any(str(path) in named for named in files):
+                yield path.stem
+
+
 def _reader(path: Path) -> Callable[[Path], Manifests]:
     if path.is_dir():
         if (path / "wav.scp").is_file():
@@ -125,7 +142,10 @@ def read_kaldi(folder: Path, base: Path | None = None) -> Manifests:
     speakers = _kaldi_table(folder / "utt2spk", optional=True)
     segments = _kaldi_table(folder / "segments", optional=True)
     places: dict[str, Place] = {u: _segment(folder, u, *e) for u, e in segments.items()}
-    if not segments:
+    if segments:
+        used = {recording_id for recording_id, _, _ in places.values()}
+        say_untranscribed((i for i in audio if i not in used), folder / "segments")
+    else:
         places = {recording_id: (recording_id, 0.0, None) for recording_id in audio}
     utterances = []
     for name in dict.fromkeys([*texts, *places]):
@@ -133,7 +153,8 @@ def read_kaldi(folder: Path, base: Path | None = None) -> Manifests:
         path = audio.get(recording_id, folder / f"'{recording_id}' of wav.scp")
         text, speaker = texts.get(name, ("", 0))[0], speakers.get(name, ("", 0))[0]
         utterances.append(Utterance(name, path, text, speaker, start, end))
-    return from_utterances(utterances, folder.name)
+    found = from_utterances(utterances, folder.name)
+    return replace(found, files={*found.files, *(file_key(str(p)) for p in audio.values())})
 
 
 def _kaldi_audio(folder: Path, base: Path) -> dict[str, Path]:
@@ -321,7 +342,10 @@ def _local(
             continue
         kept.append(fastcopy(recording, sources=[fastcopy(source, source=str(audio))]))
     return Manifests(
-        RecordingSet.from_recordings(kept), SupervisionSet.from_segments(supervisions), problems
+        RecordingSet.from_recordings(kept),
+        SupervisionSet.from_segments(supervisions),
+        problems,
+        {file_key(r.sources[0].source) for r in kept},
     )
 
 

@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from lmu_asr.data.manifests import Manifests, Utterance, from_utterances
+from lmu_asr.data.manifests import Manifests, Utterance, from_utterances, say_untranscribed
 from lmu_asr.errors import DataError
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".mp3", ".opus", ".ogg")
@@ -19,22 +21,36 @@ def read_layout(split: Path) -> Manifests:
     """Read one split directory: every ``*.trans.txt`` under it and the audio beside each.
 
     An utterance whose audio is missing or unreadable keeps its supervision, and the reason is
-    in ``problems``, for validation to list.
+    in ``problems``, for validation to list. Audio without a transcript is counted, and said.
 
     Raises:
         DataError: no transcripts, or a transcript that is not UTF-8.
     """
-    utterances = []
     transcripts = sorted(split.rglob("*.trans.txt"))
     if not transcripts:
         raise DataError(f"{split}: no *.trans.txt in it or below")
+    say_untranscribed(_untranscribed(split), split)
+    found = from_utterances(_utterances(split, transcripts), split.name)
+    return replace(found, files=())  # what no transcript names is said already
+
+
+def _utterances(split: Path, transcripts: list[Path]) -> Iterator[Utterance]:
     for transcript in transcripts:
         speaker = transcript.relative_to(split).parts[0]
         audio = {p.stem: p for p in transcript.parent.iterdir() if p.suffix in AUDIO_SUFFIXES}
         for utterance, text in _read_transcript(transcript):
             path = audio.get(utterance, transcript.parent / f"{utterance}.*")
-            utterances.append(Utterance(utterance, path, text, speaker))
-    return from_utterances(utterances, split.name)
+            yield Utterance(utterance, path, text, speaker)
+
+
+def _untranscribed(split: Path) -> Iterator[str]:
+    """Yield the names of audio files that no transcript beside them has."""
+    for folder, folders, names in os.walk(split):
+        folders.sort()
+        audio = [path.stem for n in sorted(names) if (path := Path(n)).suffix in AUDIO_SUFFIXES]
+        texts = [Path(folder, n) for n in names if n.endswith(".trans.txt")] if audio else []
+        named = {utterance for text in texts for utterance, _ in _read_transcript(text)}
+        yield from (name for name in audio if name not in named)
 
 
 def _read_transcript(path: Path) -> Iterator[tuple[str, str]]:

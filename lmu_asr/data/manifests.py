@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+import logging
+import os
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,11 +24,13 @@ class Manifests:
         recordings: audio that could be opened.
         supervisions: utterances, also those whose audio could not.
         problems: reason by recording id, or by supervision id, of what could not be read.
+        files: the audio files that a list names (:func:`file_key`), read or not.
     """
 
     recordings: RecordingSet
     supervisions: SupervisionSet
     problems: Mapping[str, str] = field(default_factory=dict)
+    files: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,37 @@ class Utterance:
     channel: int | None = None
 
 
+def file_key(path: str) -> str:
+    """Return ``path`` with the links in its directory followed: the same for all names of a file."""
+    folder, _, name = path.rpartition("/")
+    return f"{_real(folder or '.')}/{name}"
+
+
+@functools.lru_cache(maxsize=4096)
+def _real(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
+def say_untranscribed(names: Iterable[str], where: Path | str) -> int:
+    """Say on one line how many audio files are passed over for want of a transcript; returns it.
+
+    Args:
+        names: their ids, or their names without suffix.
+        where: the corpus.
+    """
+    remaining = iter(names)
+    first = next(remaining, None)
+    count = 0 if first is None else 1 + sum(1 for _ in remaining)
+    if count:
+        logging.warning(
+            "%s: %d audio files without a transcript are not used (the first: %s)",
+            where,
+            count,
+            first,
+        )
+    return count
+
+
 def from_utterances(utterances: Iterable[Utterance], name: str = "audio files") -> Manifests:
     """Open the header of each audio file once and return the manifests.
 
@@ -73,6 +109,7 @@ def from_utterances(utterances: Iterable[Utterance], name: str = "audio files") 
         RecordingSet.from_recordings(recordings.values()),
         SupervisionSet.from_segments(segments),
         problems,
+        {file_key(str(path)) for path in ids},
     )
 
 

@@ -39,7 +39,7 @@ from lmu_asr.errors import DataError
 from lmu_asr.files import atomic_path, fingerprint, sha256_file, write_jsonl
 from lmu_asr.progress import progress
 
-VERSION = 1  # raise it when the stored values change
+VERSION = 2  # raise it when the stored values change
 SHARDS, LEAST_SECONDS, MOST_SECONDS = 64, 300.0, 3600.0
 INLINE_SECONDS = 1200.0  # less audio than this is done before other processes have started
 Item = tuple[MonoCut, float]  # a cut and its speed
@@ -236,8 +236,7 @@ def _extract(
         try:
             features = _features(cut, speed, output.duration, extractor, task.config)
         except DataError as error:
-            kind = "NaN or infinite samples" if "NaN" in str(error) else "unreadable audio"
-            dropped.append([cut.id, kind, str(error)])
+            dropped.append([cut.id, _kind(str(error)), str(error)])
             continue
         key = writer.write(output.id, features)  # rounds the values in place
         sums.add(features)
@@ -246,10 +245,21 @@ def _extract(
     return cuts, dropped
 
 
+def _kind(detail: str) -> str:
+    kinds = {"NaN": "NaN or infinite samples", "silent": "silent audio"}
+    return next((kind for word, kind in kinds.items() if word in detail), "unreadable audio")
+
+
 def _features(
     cut: MonoCut, speed: float, duration: float, extractor: Extractor, config: FeaturesConfig
 ) -> NDArray[np.float32]:
-    samples = load_samples(cut, speed, duration, config.sample_rate)
+    mono = read_mono(cut)
+    if len(mono) and mono.min() == mono.max():
+        raise DataError(
+            f"'{cut.id}' is silent: all of its {len(mono)} samples are {mono[0]:g}; "
+            f"listen to {cut.recording.sources[0].source}"
+        )
+    samples = _converted(mono, cut, speed, duration, config.sample_rate)
     features = extractor(samples)
     if not np.isfinite(features).all():
         raise DataError(f"'{cut.id}': NaN or infinite features")
@@ -304,6 +314,15 @@ def load_samples(cut: MonoCut, speed: float, duration: float, rate: int) -> NDAr
     Raises:
         DataError: unreadable or cut-short audio, NaN or infinite samples.
     """
+    return _converted(read_mono(cut), cut, speed, duration, rate)
+
+
+def read_mono(cut: MonoCut) -> NDArray[np.float32]:
+    """Read the audio of a cut at its own rate and average its channels; (num_samples,).
+
+    Raises:
+        DataError: as :func:`load_samples`.
+    """
     recording = cut.recording
     path = recording.sources[0].source
     first = round(cut.start * recording.sampling_rate)
@@ -316,7 +335,13 @@ def load_samples(cut: MonoCut, speed: float, duration: float, rate: int) -> NDAr
     if not np.isfinite(mono).all():
         bad = int(np.count_nonzero(~np.isfinite(mono)))
         raise DataError(f"{path}: {bad} NaN or infinite samples")
-    mono = resample(mono, round(recording.sampling_rate * speed), rate)
+    return np.asarray(mono, dtype=np.float32)
+
+
+def _converted(
+    mono: NDArray[np.float32], cut: MonoCut, speed: float, duration: float, rate: int
+) -> NDArray[np.float32]:
+    mono = resample(mono, round(cut.recording.sampling_rate * speed), rate)
     return _fit(mono, round(duration * rate))
 
 

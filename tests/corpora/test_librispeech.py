@@ -53,6 +53,20 @@ def test_missing_and_cut_audio_are_problems(source):
     assert "cut short" in train.problems["19-198-0001"]
 
 
+def test_audio_without_a_transcript_is_counted(source, caplog):
+    get_corpus("librispeech").manifests(CONFIG, source)
+    assert "without a transcript" not in caplog.text
+    write_audio(source / "train-5" / "26" / "198" / "26-198-0009.wav")
+    write_audio(source / "train-5" / "19" / "200" / "19-200-0000.flac")
+    splits = get_corpus("librispeech").manifests(CONFIG, source)
+    said = [line for line in caplog.messages if "without a transcript" in line]
+    assert said == [
+        f"{source / 'train-5'}: 2 audio files without a transcript are not used "
+        "(the first: 19-200-0000)"
+    ]
+    assert len(splits["train-5"].supervisions) == 8
+
+
 def test_missing_split_names_what_is_there(source):
     config = CorpusConfig(name="librispeech", train="train-5", dev="dev", test=["test-5"])
     with pytest.raises(

@@ -101,6 +101,60 @@ def test_named_splits(tmp_path, caplog):
         get_corpus("own").manifests(CONFIG, tmp_path)
 
 
+def said(caplog) -> list[str]:
+    return [line for line in caplog.messages if "without a transcript" in line]
+
+
+def test_audio_that_no_list_names_is_counted(tmp_path, caplog):
+    for name in ("train", "dev", "test"):  # all lie in one directory
+        write_list(tmp_path / f"{name}.jsonl", [f"{name}{i}" for i in range(4)])
+    rows = (tmp_path / "dev.jsonl").read_text()
+    other = tmp_path / "link"
+    other.symlink_to(tmp_path / "wav")
+    (tmp_path / "dev.jsonl").write_text(rows.replace(str(tmp_path / "wav"), "link"))
+    (tmp_path / "wav" / "test3.wav").write_bytes(b"")  # named, though not readable
+    get_corpus("own").manifests(CONFIG, tmp_path)
+    assert said(caplog) == []
+    for name in ("b", "a"):
+        write_audio(tmp_path / "wav" / f"{name}.wav")
+    get_corpus("own").manifests(CONFIG, tmp_path)
+    end = "audio files without a transcript are not used (the first: a)"
+    assert said(caplog) == [f"{tmp_path}: 2 {end}"]
+    caplog.clear()
+    get_corpus("own").manifests(CONFIG, tmp_path / "train.jsonl")
+    assert said(caplog) == [f"{tmp_path}/train.jsonl: 10 {end}"]
+
+
+def test_recordings_without_segments_are_counted(tmp_path, caplog):
+    names = [f"u{i}" for i in range(5)]
+    paths = {name: write_audio(tmp_path / f"{name}.wav", 0.5) for name in names}
+    (tmp_path / "wav.scp").write_text("".join(f"{n} {p}\n" for n, p in paths.items()))
+    (tmp_path / "segments").write_text("".join(f"{n}-1 {n} 0.1 0.4\n" for n in names[2:]))
+    (tmp_path / "text").write_text("".join(f"{n}-1 yes\n" for n in names[2:]))
+    get_corpus("own").manifests(CONFIG, tmp_path)
+    assert said(caplog) == [
+        f"{tmp_path}/segments: 2 audio files without a transcript are not used (the first: u0)"
+    ]
+    (tmp_path / "segments").unlink()
+    (tmp_path / "text").write_text("".join(f"{n} yes\n" for n in names))
+    caplog.clear()
+    get_corpus("own").manifests(CONFIG, tmp_path)
+    assert said(caplog) == []
+    write_audio(tmp_path / "of_no_line.wav")
+    get_corpus("own").manifests(CONFIG, tmp_path)
+    assert "1 audio files" in said(caplog)[0] and "of_no_line" in said(caplog)[0]
+
+
+def test_own_data_in_librispeech_layout_say_it_once(tmp_path, caplog):
+    folder = tmp_path / "s1" / "c1"
+    names = [f"u{i}" for i in range(6)]
+    for name in names:
+        write_audio(folder / f"{name}.wav")
+    (folder / "c1.trans.txt").write_text("".join(f"{n} yes\n" for n in names[:5]))
+    get_corpus("own").manifests(CONFIG, tmp_path)
+    assert len(said(caplog)) == 1 and "1 audio files" in said(caplog)[0]
+
+
 def test_source_must_be_given(tmp_path):
     with pytest.raises(DataError, match="--data PATH"):
         get_corpus("own").download(CONFIG, tmp_path, 0)

@@ -172,6 +172,27 @@ def test_broken_samples_are_dropped_and_listed(tmp_path, small_shards):
     assert saved["kept"] == 6
 
 
+def test_silent_audio_is_dropped_listed_and_counted(tmp_path, small_shards):
+    paths = corpus(tmp_path / "source", 10)
+    hiss = noise(0.5, 3)
+    files = {
+        "u1": (np.zeros(8000), RATE),
+        "u3": (np.full(4000, 0.25), 8000),  # a constant, resampled
+        "u5": (np.hstack([hiss, -hiss]), RATE),  # nothing is left of its mean
+        "u7": (np.hstack([hiss, np.zeros_like(hiss)]), RATE),  # one channel is heard
+        "u8": (np.concatenate([np.zeros(7999), [1e-4]]), RATE),  # one sample is not 0
+    }
+    for name, (samples, rate) in files.items():
+        soundfile.write(paths[name], samples, rate, subtype="FLOAT")
+    cuts, report = extract(paths, tmp_path / "fbank", FeaturesConfig(speed_perturb=[0.9]))
+    kept = ["u0", "u2", "u4", "u6", "u7", "u8", "u9"]
+    assert [c.id for c in cuts] == [*kept, *(f"{name}_sp0.9" for name in kept)]
+    saved = read_json(tmp_path / "fbank" / "train_report.json")
+    assert saved["counts"] == {"silent audio": 3} and saved["kept"] == 7
+    assert saved["dropped"]["u3"].startswith("'u3' is silent: all of its 4000 samples are 0.25")
+    assert "3 dropped: silent audio (u1, u3, u5)" in report.summary()
+
+
 def test_more_than_half_broken_stops_without_a_manifest(tmp_path):
     paths = corpus(tmp_path / "source", 3)
     for name in ("u0", "u1"):
