@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lmu_asr.models.kernels.matmul import matmul
 from lmu_asr.models.kernels.operators import TINY, ChunkOperators, toeplitz
 
 
@@ -136,16 +137,15 @@ def _adjoint_scan(grads: Tensor, last: Tensor, carry: Tensor) -> tuple[Tensor, T
     return after, m.to(grads.dtype).view(C, N, Q)
 
 
-def product(a: Tensor, b: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Batched product with operands in ``dtype``; one matrix alone is faster unbatched."""
+def product(a: Tensor, b: Tensor, dtype: torch.dtype | None, plus: Tensor | None = None) -> Tensor:
+    """Batched product with operands in ``dtype``, (plus ``plus``); one matrix alone is faster."""
     kept = a.dtype
     if dtype is not None and dtype != kept:
         a, b = a.to(dtype), b.to(dtype)
-    if a.shape[0] > 1:
-        return torch.bmm(a, b).to(kept)
-    out = a.new_empty(1, a.shape[1], b.shape[2])
-    torch.mm(a[0], b[0], out=out[0])
-    return out.to(kept)
+    if a.shape[0] == 1 and a.dtype == kept:
+        return matmul(a[0], b[0], None if plus is None else plus[0])[None]
+    y = (torch.bmm(a, b) if a.shape[0] > 1 else torch.mm(a[0], b[0])[None]).to(kept)
+    return y if plus is None else y.add_(plus)
 
 
 def readout_output(ops: ChunkOperators, readout: Tensor, skip: Tensor | None) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lmu_asr.models.kernels.chunked import ChunkMap, channel_chunks, product, state_at
+from lmu_asr.models.kernels.matmul import matmul, row_blocks
 from lmu_asr.models.kernels.operators import ChunkOperators, chunk_operators, toeplitz
 
 LENGTHS = (8, 10, 9, 7, 12, 11, 6)
@@ -90,16 +91,15 @@ class _TwoProducts(torch.autograd.Function):
         relu: bool,
     ) -> Tensor:
         y = x.new_empty(shape)
-        if product_dtype is None or product_dtype == x.dtype:
-            torch.mm(x, output, out=y.view(x.shape[0], -1))
-            if side is not None and side_weight is not None:
-                y.view(-1, shape[2]).addmm_(side, side_weight.T)
-        else:
-            y.copy_(product(x[None], output[None], product_dtype).view(shape))
-            if side is not None and side_weight is not None:
-                y += product(side[None], side_weight.T[None], product_dtype).view(shape)
-        if relu:
-            y.relu_()
+        flat, D = y.view(x.shape[0], -1), shape[2]
+        frames = None if side is None else side.view(x.shape[0], -1, side.shape[1])
+        for rows in row_blocks(x, flat.shape[1]):
+            part = product(x[None, rows], output[None], product_dtype)
+            if frames is not None and side_weight is not None:
+                second = frames[rows].flatten(0, 1)[None]
+                part = product(second, side_weight.T[None], product_dtype, part.view(1, -1, D))
+            part = part.view(-1, flat.shape[1])
+            torch.clamp_min(part, 0, out=flat[rows]) if relu else flat[rows].copy_(part)
         ctx.save_for_backward(x, output, side, side_weight, y if relu else None)
         ctx.product_dtype = product_dtype
         return y
@@ -108,20 +108,30 @@ class _TwoProducts(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, output, side, side_weight, positive = ctx.saved_tensors
-        needed, dtype = ctx.needs_input_grad, ctx.product_dtype
-        if positive is not None:
-            grad_y = torch.ops.aten.threshold_backward(grad_y.contiguous(), positive, 0)
-        rows = grad_y.reshape(x.shape[0], -1)
-        # (W, K) and then transposed: faster than (K, W) at these shapes
-        grad_x = product(output[None], rows.T[None], dtype)[0].T if needed[0] else None
-        grad_output = product(x.T[None], rows[None], dtype)[0] if needed[1] else None
-        grad_side = grad_weight = None
-        if side is not None and side_weight is not None:
-            frames = grad_y.reshape(side.shape[0], -1)
-            if needed[2]:
-                grad_side = product(frames[None], side_weight[None], dtype)[0]
-            if needed[3]:
-                grad_weight = product(side.T[None], frames[None], dtype)[0].T
+        need_x, need_output, need_side, need_weight = ctx.needs_input_grad[:4]
+        dtype, D = ctx.product_dtype, grad_y.shape[2]
+        flat = grad_y.reshape(x.shape[0], -1)
+        grad_x = torch.empty_like(x) if need_x else None
+        grad_output = torch.zeros_like(output) if need_output else None
+        grad_side = torch.empty_like(side) if need_side else None
+        grad_weight = torch.zeros_like(side_weight) if need_weight else None
+        for rows in row_blocks(x, flat.shape[1]):
+            part = flat[rows]
+            if positive is not None:
+                kept = positive.view(flat.shape)[rows]
+                part = torch.ops.aten.threshold_backward(part, kept, 0)
+            if grad_x is not None:
+                grad_x[rows] = product(part[None], output.T[None], dtype)[0]
+            if grad_output is not None:
+                grad_output += product(x[rows].T[None], part[None], dtype)[0]
+            if side is None:
+                continue
+            frames, per_row = part.reshape(-1, D), side.shape[0] // x.shape[0]
+            of_side = slice(rows.start * per_row, rows.stop * per_row)
+            if grad_side is not None:
+                grad_side[of_side] = product(frames[None], side_weight[None], dtype)[0]
+            if grad_weight is not None:
+                grad_weight += product(side[of_side].T[None], frames[None], dtype)[0].T
         return grad_x, grad_output, grad_side, grad_weight, None, None, None
 
 
@@ -179,7 +189,7 @@ class _OneChannelOutput(torch.autograd.Function):
         for j in range(L):
             output[j, :j] = 0.0
             output[j, j:] = inner[: L - j]
-        torch.mm(lifted, weight.T, out=output[L : L + Q].view(-1, D))
+        output[L : L + Q].view(-1, D).copy_(matmul(lifted, weight.T))
         output[L + Q] = bias
         output[used:] = 0.0
         ctx.save_for_backward(lifted, impulse)
@@ -194,6 +204,6 @@ class _OneChannelOutput(torch.autograd.Function):
         inner = grad[0].clone()
         for j in range(1, L):
             inner[: L - j] += grad[j, j:]
-        grad_weight = inner.T @ impulse
-        grad_weight.addmm_(grad[L : L + Q].reshape(lifted.shape[0], -1).T, lifted)
+        carried = grad[L : L + Q].reshape(lifted.shape[0], -1)
+        grad_weight = torch.addmm(matmul(carried.T, lifted), inner.T, impulse)
         return grad_weight, grad[L + Q].sum(0), None, None
