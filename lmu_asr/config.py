@@ -186,6 +186,14 @@ class TrainConfig:
         min=1.0,
     )
     num_buckets: int = opt(20, "duration buckets of the sampler", min=1, max=1000)
+    shar: str = opt(
+        "",
+        "directory or s3://bucket/prefix of Lhotse Shar to train from, read shard after shard; empty: "
+        "the archives of stage 1",
+    )
+    shar_window: int = opt(
+        5000, "shar: utterances that are shuffled together, whole shards", min=1, max=10**6
+    )
     sorted_epochs: int = opt(
         0, "first epochs that go from short to long utterances: CTC starts more easily", min=0
     )

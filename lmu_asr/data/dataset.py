@@ -33,6 +33,7 @@ from lmu_asr.data.batches import (
 from lmu_asr.data.index import IndexedSampler, open_index
 from lmu_asr.data.noise import NoiseMixer
 from lmu_asr.data.reverb import Reverberator
+from lmu_asr.data.shar_files import ADVICE, SHAR, read_member
 from lmu_asr.errors import DataError
 
 Mixer = Callable[[NDArray[np.float32], str], NDArray[np.float32]]
@@ -119,16 +120,18 @@ def load_features(utterance: Utterance) -> NDArray[np.float32]:
         DataError: the archive is missing or cut short, or has other frames than the manifest says.
     """
     kind, path, key = utterance.storage
+    advice = ADVICE if kind == SHAR else "run stage 1 again"
     try:
-        features = np.asarray(get_reader(kind)(path).read(key), dtype=np.float32)
+        stored = read_member(path, key) if kind == SHAR else get_reader(kind)(path).read(key)
+        features = np.asarray(stored, dtype=np.float32)
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(
-            f"{path}: features of '{utterance.id}' cannot be read ({error}); run stage 1 again"
+            f"{path}: features of '{utterance.id}' cannot be read ({error}); {advice}"
         ) from error
     if len(features) != utterance.num_frames:
         raise DataError(
             f"{path}: '{utterance.id}' has {len(features)} frames, the manifest says "
-            f"{utterance.num_frames}; run stage 1 again"
+            f"{utterance.num_frames}; {advice}"
         )
     return features
 
@@ -237,18 +240,18 @@ def build_train_loader(
         sampler = BatchSampler(utterances, *options, fingerprint, rank, world_size)
     sampler.sorted_epochs = config.train.sorted_epochs
     sampler.set_epoch(epoch, start_batch)
-    return Loader(sampler, dataset.with_mixers(_mixers(config, epoch)), workers)
+    return Loader(sampler, dataset.with_mixers(mixers(config, epoch)), workers)
 
 
-def _mixers(config: Config, epoch: int) -> list[Mixer]:
+def mixers(config: Config, epoch: int) -> list[Mixer]:
     """Rooms, then noise, as ``augment.rir_dir`` and ``augment.noise_dir`` ask for."""
     arguments = config.augment, config.features, config.seed, epoch
-    mixers: list[Mixer] = []
+    made: list[Mixer] = []
     if config.augment.rir_dir:
-        mixers.append(Reverberator(*arguments))
+        made.append(Reverberator(*arguments))
     if config.augment.noise_dir:
-        mixers.append(NoiseMixer(*arguments))
-    return mixers
+        made.append(NoiseMixer(*arguments))
+    return made
 
 
 @functools.lru_cache(maxsize=2)

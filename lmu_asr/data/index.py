@@ -13,7 +13,8 @@ import json
 import mmap
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +110,17 @@ def index_path(manifest: Path) -> Path:
 def build_index(cuts: Iterable[dict[str, Any]], path: Path, manifest: Path) -> None:
     """Write the index of ``manifest``, whose cuts are given, atomically."""
     stat = manifest.stat()
-    header: dict[str, Any] = {
-        "manifest": [stat.st_size, stat.st_mtime_ns],
-        "sha256": sha256_file(manifest),
-    }
+    state = [stat.st_size, stat.st_mtime_ns]
+    write_index(cuts, path, lambda: {"manifest": state, "sha256": sha256_file(manifest)})
+
+
+def write_index(
+    cuts: Iterable[dict[str, Any]], path: Path, describe: Callable[[], dict[str, Any]]
+) -> None:
+    """Write an index of cuts atomically; ``describe`` gives its header when all have been read."""
     with tempfile.TemporaryFile(dir=path.parent) as records:
         columns = _write_records(cuts, records)
-        header["count"] = len(columns["durations"])
+        header = {**describe(), "count": len(columns["durations"])}
         with atomic_path(path) as temporary, open(temporary, "wb") as stream:
             stream.write(MAGIC + json.dumps(header).encode() + b"\n")
             for name, kind in COLUMNS:
@@ -125,8 +130,12 @@ def build_index(cuts: Iterable[dict[str, Any]], path: Path, manifest: Path) -> N
                 stream.write(block)
 
 
-def _write_records(cuts: Iterable[dict[str, Any]], records: Any) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = {"durations": [], "frames": [], "offsets": [0]}
+def _write_records(cuts: Iterable[dict[str, Any]], records: Any) -> dict[str, array[Any]]:
+    columns: dict[str, array[Any]] = {
+        "durations": array("d"),
+        "frames": array("i"),
+        "offsets": array("Q", [0]),
+    }
     for cut in cuts:
         features = cut["features"]
         slim = {
@@ -222,9 +231,12 @@ class IndexedSampler(BatchSampler):
 
     def _global_batches(self, start: int = 0) -> Iterator[list[Utterance]]:
         for numbers in self._plan()[start:]:
-            batch = [self.index[int(number)] for number in numbers]
-            if self._keep is not None:
-                reasons = {u.id: reason for u in batch if (reason := self._keep(u)) is not None}
-                describe_dropped(reasons, len(batch), f"a batch of {self.index.path.name}")
-                batch = [u for u in batch if u.id not in reasons]
-            yield sorted(batch, key=lambda u: (-u.duration, u.id))
+            yield self._batch(numbers)
+
+    def _batch(self, numbers: NDArray[np.int64]) -> list[Utterance]:
+        batch = [self.index[int(number)] for number in numbers]
+        if self._keep is not None:
+            reasons = {u.id: reason for u in batch if (reason := self._keep(u)) is not None}
+            describe_dropped(reasons, len(batch), f"a batch of {self.index.path.name}")
+            batch = [u for u in batch if u.id not in reasons]
+        return sorted(batch, key=lambda u: (-u.duration, u.id))

@@ -2,9 +2,8 @@
 
 ``python -m lmu_asr.data.shar --features data/mini/fbank80 --split train --out DIR`` writes
 ``train/cuts.<shard>.jsonl.gz`` and ``train/features.<shard>.tar``, a pair for each shard of stage 1,
-below a directory or ``s3://bucket/prefix``; ``lhotse.CutSet.from_shar`` reads them. Finished shards of an
-earlier call are kept. Training reads the archives of stage 1 themselves, in any order, which is what
-lets it resume exactly.
+below a directory or ``s3://bucket/prefix``; ``lhotse.CutSet.from_shar`` reads them, and so does
+training with ``train.shar=DIR/train``. Finished shards of an earlier call are kept.
 """
 
 from __future__ import annotations

@@ -105,7 +105,8 @@ class Stage:
     options that change no output. ``outputs_by_size`` leaves the time of change of outputs out
     (files that users touch); ``late_inputs`` reads the inputs again after the run, for inputs that
     only the run itself discovers. ``say`` prints what a user wants to see at every call.
-    ``together``: the processes of a launcher all run the stage at once.
+    ``together``: the processes of a launcher all run the stage at once. ``spares`` says which outputs
+    a configuration can do without.
     """
 
     name: str
@@ -123,6 +124,7 @@ class Stage:
     late_inputs: bool = False
     say: Callable[[Context], None] = lambda _: None
     together: bool = False
+    spares: Callable[[Context, Path], bool] = lambda _, __: False
 
     @property
     def number(self) -> int:
@@ -297,12 +299,18 @@ def why_stale(stage: Stage, context: Context, stamp: Stamp) -> str | None:
         return "not made yet"
     if old.key != stamp.key:
         return "changed: " + ", ".join(stamp.changed(old))
-    broken = old.broken_outputs(stage.stamp_dir(context))
+    broken = _broken(old, stage, context)
     if broken:
         return f"output missing or changed: {broken[0]}" + (
             f" and {len(broken) - 1} more" if len(broken) > 1 else ""
         )
     return None
+
+
+def _broken(stamp: Stamp, stage: Stage, context: Context) -> list[str]:
+    """Outputs that are missing or changed, but for those that this configuration can spare."""
+    names = stamp.broken_outputs(stage.stamp_dir(context))
+    return [name for name in names if not stage.spares(context, Path(name))]
 
 
 def _section(config: Config, name: str, ignored: Sequence[str]) -> Any:
@@ -333,7 +341,7 @@ def upstream_key(stage: Stage, name: str, context: Context) -> str:
             f"needs stage {before.number} ({name}) first, which has "
             f"left no stamp at {path}: {_command(context)} --stage {before.number}"
         )
-    missing = stamp.broken_outputs(path.parent)
+    missing = _broken(stamp, before, context)
     if missing:
         raise StageError(
             f"needs {missing[0]}, which is missing or changed "

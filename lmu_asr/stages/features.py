@@ -96,6 +96,13 @@ def outputs(context: Context) -> Iterable[Path]:
     return (context.features_dir,)
 
 
+def spares(context: Context, output: Path) -> bool:
+    """Whether training takes these archives from Shar, so that they may be gone."""
+    archive = output.parent.name == "feats" and not output.exists()
+    split = output.name.rpartition("-")[0]
+    return bool(context.config.train.shar) and archive and split == context.config.corpus.train
+
+
 STAGE = Stage(
     "features",
     "Lhotse manifests, validation and filter-bank features",
@@ -112,6 +119,7 @@ STAGE = Stage(
     after=("download",),
     inputs=inputs,
     late_inputs=True,
+    spares=spares,
 )
 
 if __name__ == "__main__":

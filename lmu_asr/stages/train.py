@@ -23,6 +23,8 @@ OPERATIONAL = (
     "train.memory_mib",
     "train.num_workers",
     "train.remote",
+    "train.shar",
+    "train.shar_window",
     "train.strategy",
     "train.tensorboard",
     "train.wandb",
@@ -86,7 +88,9 @@ def facts(context: Context) -> dict[str, str]:
         model.read_bytes().hex() if model.is_file() else "",
         context.config.graph.fsa,
     ]
-    return {"tokens": fingerprint(content)}
+    options = context.config.train
+    shards = {"shards": f"in windows of {options.shar_window}"} if options.shar else {}
+    return {"tokens": fingerprint(content), **shards}
 
 
 def outputs(context: Context) -> Iterable[Path]:
@@ -111,6 +115,8 @@ STAGE = Stage(
         "data/dataset.py",
         "data/noise.py",
         "data/reverb.py",
+        "data/shar_files.py",
+        "data/shar_sampler.py",
     ),
     after=("features",),
     facts=facts,

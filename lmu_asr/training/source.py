@@ -23,6 +23,7 @@ from lmu_asr.data.augment import spec_augment_each
 from lmu_asr.data.dataset import build_eval_loader, build_train_loader
 from lmu_asr.data.index import IndexedSampler
 from lmu_asr.data.lengths import Lengths, lengths_of, lengths_of_index
+from lmu_asr.data.shar_sampler import SharSource, build_shar_loader, open_shar
 from lmu_asr.errors import DataError, LangError
 from lmu_asr.files import fingerprint, sha256_file, write_jsonl
 from lmu_asr.lang.lang import Lang, ctc_min_frames
@@ -98,14 +99,27 @@ class LoaderSource:
         self.record = record if world.is_main else None
         self.train_path = data_dir / f"{config.corpus.train}_cuts.jsonl.gz"
         self.dev_path = data_dir / f"{config.corpus.dev}_cuts.jsonl.gz"
-        for path in (self.train_path, self.dev_path):
+        for path in (self.dev_path,) if config.train.shar else (self.train_path, self.dev_path):
             if not path.is_file():
                 raise DataError(f"{path}: no such manifest; run stage 1 (features) first")
         self.filter = CtcFilter(lang, output_lens)
+        self.shar = self._open_shar() if config.train.shar else None
+
+    def _open_shar(self) -> SharSource:
+        """Open the shards; rank 0 makes their index while the others wait."""
+        index = self.dev_path.with_name(f"{self.config.corpus.train}_shar.index")
+        bins = self.config.features.num_mel_bins
+        opened = [open_shar(self.config.train.shar, index, bins)] if self.world.is_main else []
+        self.world.barrier()
+        return opened[0] if opened else open_shar(self.config.train.shar, index, bins)
 
     def manifest_fingerprint(self) -> str:
         """SHA-256 over both manifests."""
-        return fingerprint([sha256_file(self.train_path), sha256_file(self.dev_path)])
+        if self.shar:
+            train = fingerprint([self.shar.index.fingerprint, self.config.train.shar_window])
+        else:
+            train = sha256_file(self.train_path)
+        return fingerprint([train, sha256_file(self.dev_path)])
 
     def count_batches(self, epoch: int) -> int:
         """Number of global batches of the epoch."""
@@ -152,9 +166,11 @@ class LoaderSource:
         rank, size = self.world.rank, self.world.world_size
         count = self.workers if workers is None else workers
         config = replace(self.config, train=replace(self.config.train, num_workers=count))
-        loader = build_train_loader(
-            self.train_path, config, self.filter, rank, size, epoch, start_batch
-        )
+        place = self.filter, rank, size, epoch, start_batch
+        if self.shar:
+            loader = build_shar_loader(self.shar, config, *place)
+        else:
+            loader = build_train_loader(self.train_path, config, *place)
         if self.record:
             dropped = self.filter.dropped.items()
             write_jsonl(self.record, ({"id": name, "reason": why} for name, why in dropped))

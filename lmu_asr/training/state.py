@@ -32,6 +32,8 @@ NEUTRAL_KEYS = frozenset(
         "num_workers",
         "patience",
         "remote",
+        "shar",
+        "shar_window",  # it counts with the manifest, where shards are read
         "strategy",
         "tensorboard",
         "wandb",

@@ -9,6 +9,7 @@ import boto3
 import pytest
 import torch
 
+from lmu_asr.data.shar import export_shar
 from lmu_asr.errors import CheckpointError, RemoteError
 from lmu_asr.stages import configure, load_stage
 from lmu_asr.stages.common import main
@@ -101,6 +102,24 @@ def test_there_and_back(s3, tmp_path, monkeypatch):
     }
     content = s3.get_object(Bucket="speech", Key="runs/raw/default/averaged.pt")["Body"].read()
     assert content == (here / "averaged.pt").read_bytes()
+
+
+def test_training_from_shar_on_s3_needs_no_archives(s3, tmp_path, capsys):
+    """A machine that has what stages 1 to 3 left, but not the training split's features."""
+    shar = "train.shar=s3://speech/shar/train"
+    assert run(tmp_path, "download", "graph") == 0
+    features = tmp_path / "data" / "raw" / "fbank20"
+    assert export_shar(features, "train", "s3://speech/shar") == 1
+    for path in (features / "feats").glob("train-*"):
+        path.unlink()
+    assert run(tmp_path, "train", "train") == 1
+    assert "train-00000" in capsys.readouterr().err
+    assert run(tmp_path, "features", "results", shar) == 0
+    assert not list((features / "feats").glob("train-*"))
+    assert (tmp_path / "exp" / "raw" / "default" / "decode" / "results.json").is_file()
+    next((features / "feats").glob("dev-*.lca")).unlink()
+    assert run(tmp_path, "train", "train", shar) == 1
+    assert "dev-00000" in capsys.readouterr().err
 
 
 def test_a_mirror_of_another_run_is_refused(s3, tmp_path, capsys):
