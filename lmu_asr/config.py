@@ -337,9 +337,13 @@ class DecodeConfig:
     max_active: int = opt(7000, "states kept at each frame; lower it if memory runs out", min=10)
     acoustic_scales: list[float] = opt([1.0], "acoustic scales tried on dev", min=0.0)
     lm_scales: list[float] = opt(
-        [0.3, 0.5, 0.7, 1.0], "language-model scales tried on dev", min=0.0
+        [0.3, 0.5, 0.7, 1.0],
+        "language-model scales tried on dev, and more past the ends while that helps",
+        min=0.0,
     )
-    blank_penalties: list[float] = opt([0.0], "penalties of blank tried on dev, in log probability")
+    blank_penalties: list[float] = opt(
+        [0.0, 1.0], "penalties of blank tried on dev, in log probability"
+    )
     beam: int = opt(8, "prefixes kept by prefix beam search", min=1, max=1000)
     nbest: int = opt(50, "paths of nbest methods", min=1, max=10000)
     hot_words: list[str] = opt([], "phrases to favour in prefix_beam, HL, HLG and n-best methods")

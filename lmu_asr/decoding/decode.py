@@ -21,7 +21,7 @@ from lmu_asr.decoding.oracle import oracle_rate
 from lmu_asr.decoding.posteriors import Posteriors, compute_posteriors
 from lmu_asr.decoding.times import hypothesis_spans, write_ctm
 from lmu_asr.decoding.trained import Trained, load_trained, training_seconds
-from lmu_asr.decoding.tune import Scales, Tuned, save_scales, scale_grid, tune_scales
+from lmu_asr.decoding.tune import Scales, Tuned, save_scales, scale_axes, tune_scales
 from lmu_asr.errors import ConfigError, DataError
 from lmu_asr.files import fingerprint
 from lmu_asr.fsa.engine import get_engine
@@ -184,8 +184,8 @@ class Session:
             runs[scales] = self.decoder.search(dev, method, scales)
             return self._count(method, runs[scales], texts)
 
-        grid = scale_grid(method, self.config.decode)
-        tuned = tune_scales(method, self.config.corpus.dev, grid, score_dev)
+        axes = scale_axes(method, self.config.decode)
+        tuned = tune_scales(method, self.config.corpus.dev, axes, score_dev)
         return tuned, runs[tuned.scales]
 
     def _count(self, method: str, found: SplitDecode, texts: Mapping[str, str]) -> ErrorCounts:

@@ -28,7 +28,7 @@ from lmu_asr.decoding.posteriors import PosteriorBatch, stream_utterance
 from lmu_asr.decoding.search import METHODS
 from lmu_asr.decoding.times import hypothesis_spans
 from lmu_asr.decoding.trained import Trained, load_trained
-from lmu_asr.decoding.tune import Scales, describe_scales, load_scales, scale_grid
+from lmu_asr.decoding.tune import Scales, describe_scales, load_scales, scale_axes
 from lmu_asr.errors import ConfigError, DataError
 from lmu_asr.files import read_json
 from lmu_asr.lang.lang import Lang
@@ -187,18 +187,13 @@ def _checked_method(method: str, decode: DecodeConfig) -> str:
 def _choose_scales(
     path: Path, method: str, decode: DecodeConfig, trained: Trained, lang: Lang
 ) -> Scales:
-    """The scales that stage 5 tuned for the method, else the first of each list; says which."""
+    """The scales that stage 5 tuned for the method, else the least of each list; says which."""
     tuned = load_scales(path) if path.is_file() else {}
     if method not in tuned:
-        first = replace(
-            decode,
-            acoustic_scales=decode.acoustic_scales[:1],
-            lm_scales=decode.lm_scales[:1],
-            blank_penalties=decode.blank_penalties[:1],
-        )
-        scales = scale_grid(method, first)[0]
+        axes = scale_axes(method, decode)
+        scales = Scales(**{name: values[0] for name, values in axes.items()})
         logging.warning(
-            "%s has no scales of %s (stage 5 tunes them): takes the first of the lists: %s",
+            "%s has no scales of %s (stage 5 tunes them): takes the least of the lists: %s",
             path,
             method,
             describe_scales(method, scales),

@@ -10,7 +10,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from lmu_asr.config import DecodeConfig
@@ -18,6 +18,8 @@ from lmu_asr.errors import ConfigError, DataError
 from lmu_asr.files import read_json, write_json
 from lmu_asr.scoring.score import ErrorCounts
 
+EXTENSIONS = 6
+"""Values that an axis may gain past its ends."""
 SCALE_NAMES = ("acoustic_scale", "lm_scale", "blank_penalty")
 # A search is swept over the scales that can change its best path, and no others.
 SCALES_OF_METHOD: dict[str, tuple[str, ...]] = {
@@ -65,8 +67,8 @@ class Tuned:
         return {name: getattr(self.scales, name) for name in SCALES_OF_METHOD[self.method]}
 
 
-def scale_grid(method: str, config: DecodeConfig) -> list[Scales]:
-    """Return the scales to try for ``method``, smallest first; those it does not use stay neutral.
+def scale_axes(method: str, config: DecodeConfig) -> dict[str, tuple[float, ...]]:
+    """Return the values to begin with of each scale that ``method`` uses, smallest first.
 
     Raises:
         ConfigError: unknown method, or an empty list of scales.
@@ -83,51 +85,100 @@ def scale_grid(method: str, config: DecodeConfig) -> list[Scales]:
         if not choices[name]:
             plural = "blank_penalties" if name == "blank_penalty" else f"{name}s"
             raise ConfigError(f"decode.{plural}: empty, {method} needs at least one value")
-    points = itertools.product(*(sorted(set(choices[name])) for name in names))
-    return [Scales(**dict(zip(names, point, strict=True))) for point in points]
+    return {name: tuple(sorted(set(choices[name]))) for name in names}
 
 
 def tune_scales(
     method: str,
     split: str,
-    grid: Sequence[Scales],
+    axes: Mapping[str, Sequence[float]],
     score_dev: Callable[[Scales], ErrorCounts],
 ) -> Tuned:
-    """Search dev with every point of ``grid`` and take the lowest error rate.
+    """Search dev along one scale after the other and take the lowest error rate.
 
-    Of equal rates the smallest scales win, in the order acoustic, language model, blank penalty.
+    First every value of an axis is tried, then, again and again, the neighbours of the best point
+    (also those two scales away, as penalty and LM scale rise together), until none is better. An axis
+    goes on past its ends while that helps; one of a single value is
+    fixed. Of equal rates the smallest scales win, in the order acoustic, language model, penalty.
 
     Args:
         method: the search.
         split: name of the dev split, for the record.
-        grid: points to try, such as :func:`scale_grid` gives.
+        axes: values of each scale to begin with, such as :func:`scale_axes` gives.
         score_dev: searches dev with given scales and counts its errors.
     """
-    if not grid:
-        raise ConfigError(f"{method}: no scales to try")
-    trials = []
-    for scales in grid:
-        rate = score_dev(scales).rate
-        trials.append(Trial(scales, rate))
-        if len(grid) > 1:
-            logging.info(
-                "%s on %s: %s: %.2f %%", method, split, describe_scales(method, scales), rate
-            )
-    best = min(trials, key=_order)
-    for name in _at_edge(best.scales, grid):
-        value = getattr(best.scales, name)
-        logging.info("%s: best %s %g is the last of those tried; try more", method, name, value)
-    return Tuned(method, split, best.scales, best.rate, tuple(trials))
+    sweep = _Sweep(method, split, axes, score_dev)
+    for name, values in sweep.axes.items():
+        for value in list(values):
+            sweep.try_at(**{name: value})
+    while sweep.best.rate > 0.0 and sweep.climb():
+        pass
+    best = sweep.best
+    return Tuned(method, split, best.scales, best.rate, tuple(sweep.trials.values()))
 
 
-def _at_edge(scales: Scales, grid: Sequence[Scales]) -> list[str]:
-    """Names of the scales whose chosen value is the least or greatest of three or more tried."""
-    edges = []
-    for name in SCALE_NAMES:
-        values = sorted({getattr(point, name) for point in grid})
-        if len(values) > 2 and getattr(scales, name) in (values[0], values[-1]):
-            edges.append(name)
-    return edges
+class _Sweep:
+    """The points tried so far, and the best of them."""
+
+    def __init__(
+        self,
+        method: str,
+        split: str,
+        axes: Mapping[str, Sequence[float]],
+        score_dev: Callable[[Scales], ErrorCounts],
+    ) -> None:
+        self.method, self.split, self.score_dev = method, split, score_dev
+        self.axes = {name: sorted(values) for name, values in axes.items() if len(values) > 1}
+        self.most = {name: len(values) + EXTENSIONS for name, values in self.axes.items()}
+        self.trials: dict[Scales, Trial] = {}
+        middle = {name: sorted(values)[(len(values) - 1) // 2] for name, values in axes.items()}
+        self.best = self._tried(Scales(**middle))
+
+    def try_at(self, **values: float) -> bool:
+        """Try the best point with other values of some scales; true if that is better."""
+        found = self._tried(replace(self.best.scales, **values))
+        better = _order(found) < _order(self.best)
+        self.best = found if better else self.best
+        return better
+
+    def climb(self) -> bool:
+        """Try the neighbours of the best point, along one scale and along two; true if one is better."""
+        for name in self.axes:
+            self._extend(name)
+        near = {name: self._neighbours(name) for name in self.axes}
+        moves = [{name: value} for name, values in near.items() for value in values]
+        for one, two in itertools.combinations(near, 2):
+            moves += [{one: v, two: w} for v, w in itertools.product(near[one], near[two])]
+        return any(self.try_at(**move) for move in moves)
+
+    def _neighbours(self, name: str) -> list[float]:
+        values = self.axes[name]
+        at = values.index(getattr(self.best.scales, name))
+        return values[max(0, at - 1) : at] + values[at + 1 : at + 2]
+
+    def _extend(self, name: str) -> None:
+        """Add a value past the end that the best point lies at, as far away as the last but one."""
+        values, at = self.axes[name], getattr(self.best.scales, name)
+        if at not in (values[0], values[-1]) or not math.isfinite(self.best.rate):
+            return
+        if len(values) >= self.most[name]:
+            text = "%s: best %s %g is the last of those tried; try more"
+            logging.info(text, self.method, name, at)
+            return
+        if at == values[-1]:
+            values.append(round(2 * at - values[-2], 6))
+        elif name == "blank_penalty" or 2 * at > values[1]:
+            values.insert(0, round(2 * at - values[1], 6))
+        elif at > 0.0:
+            values.insert(0, round(at / 2, 6))
+
+    def _tried(self, scales: Scales) -> Trial:
+        if scales not in self.trials:
+            self.trials[scales] = Trial(scales, self.score_dev(scales).rate)
+            if self.axes:
+                text, rate = describe_scales(self.method, scales), self.trials[scales].rate
+                logging.info("%s on %s: %s: %.2f %%", self.method, self.split, text, rate)
+        return self.trials[scales]
 
 
 def _order(trial: Trial) -> tuple[float, ...]:

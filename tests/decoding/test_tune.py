@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lmu_asr.config import DecodeConfig
-from lmu_asr.decoding.tune import Scales, load_scales, save_scales, scale_grid, tune_scales
+from lmu_asr.decoding.tune import Scales, load_scales, save_scales, scale_axes, tune_scales
 from lmu_asr.errors import ConfigError, DataError
 from lmu_asr.scoring.score import ErrorCounts
 
@@ -18,52 +18,88 @@ CONFIG = DecodeConfig(
 )
 
 
+def errors(rate: int) -> ErrorCounts:
+    return ErrorCounts(0, 0, rate, 1000)
+
+
 @pytest.mark.parametrize(
-    ("method", "points"),
+    ("method", "axes"),
     [
-        ("greedy", [Scales(blank_penalty=0.0), Scales(blank_penalty=2.0)]),
-        ("prefix_beam", [Scales(1.0, lm, b) for lm in (0.3, 0.7) for b in (0.0, 2.0)]),
+        ("greedy", {"blank_penalty": (0.0, 2.0)}),
+        ("prefix_beam", {"lm_scale": (0.3, 0.7), "blank_penalty": (0.0, 2.0)}),
         (
             "HLG",
-            [Scales(a, lm, b) for a in (0.5, 1.0) for lm in (0.3, 0.7) for b in (0.0, 2.0)],
+            {"acoustic_scale": (0.5, 1.0), "lm_scale": (0.3, 0.7), "blank_penalty": (0.0, 2.0)},
         ),
     ],
 )
-def test_grid_holds_only_what_the_method_uses(method: str, points: list[Scales]) -> None:
-    assert scale_grid(method, CONFIG) == points
+def test_axes_are_those_the_method_uses(method: str, axes: dict) -> None:
+    assert scale_axes(method, CONFIG) == axes
 
 
-def test_grid_refuses_unknown_methods_and_empty_lists() -> None:
+def test_axes_refuse_unknown_methods_and_empty_lists() -> None:
     with pytest.raises(ConfigError, match="'viterbi' is not one of greedy"):
-        scale_grid("viterbi", CONFIG)
+        scale_axes("viterbi", CONFIG)
     with pytest.raises(ConfigError, match=r"decode.lm_scales: empty, HLG needs"):
-        scale_grid("HLG", DecodeConfig(lm_scales=[]))
-    with pytest.raises(ConfigError, match="no scales to try"):
-        tune_scales("HLG", "dev", [], lambda _: ErrorCounts())
+        scale_axes("HLG", DecodeConfig(lm_scales=[]))
 
 
 def test_lowest_rate_wins_and_every_trial_is_kept() -> None:
-    errors = {0.3: 4, 0.5: 2, 0.7: 3}
-    grid = [Scales(lm_scale=s) for s in errors]
-    tuned = tune_scales("HLG", "dev", grid, lambda s: ErrorCounts(0, 0, errors[s.lm_scale], 10))
+    rates = {0.3: 4, 0.5: 2, 0.7: 3}
+    tuned = tune_scales(
+        "HLG", "dev", {"lm_scale": [0.7, 0.3, 0.5]}, lambda s: errors(rates[s.lm_scale])
+    )
     assert tuned.scales == Scales(lm_scale=0.5)
-    assert tuned.rate == 20.0
-    assert [(t.scales.lm_scale, t.rate) for t in tuned.trials] == [
-        (0.3, 40.0),
-        (0.5, 20.0),
-        (0.7, 30.0),
-    ]
+    assert tuned.rate == 0.2
+    assert {t.scales.lm_scale: t.rate for t in tuned.trials} == {0.3: 0.4, 0.5: 0.2, 0.7: 0.3}
     assert tuned.chosen == {"acoustic_scale": 1.0, "lm_scale": 0.5, "blank_penalty": 0.0}
 
 
+@pytest.mark.parametrize("best", [(0.15, -2.0), (0.5, 0.0), (1.1, 3.0), (1.7, 6.0)])
+def test_a_slanted_valley_is_followed_past_the_ends_of_the_lists(best: tuple) -> None:
+    def valley(s: Scales) -> ErrorCounts:
+        a, b = s.lm_scale - best[0], (s.blank_penalty - best[1]) / 5.0
+        return errors(10 + round(1000 * (a * a + b * b - a * b)))
+
+    axes = {"lm_scale": (0.3, 0.5, 0.7), "blank_penalty": (0.0, 1.0)}
+    tuned = tune_scales("HLG", "dev", axes, valley)
+    assert abs(tuned.scales.lm_scale - best[0]) < 0.21
+    assert abs(tuned.scales.blank_penalty - best[1]) <= 1.0
+    assert len(tuned.trials) < 40
+
+
+def test_one_value_is_fixed_and_scales_stay_positive() -> None:
+    tried: list[Scales] = []
+
+    def falls(s: Scales) -> ErrorCounts:
+        tried.append(s)
+        return errors(round(900 * s.lm_scale) + 50)
+
+    tuned = tune_scales("HLG", "dev", {"lm_scale": [0.4, 0.2], "blank_penalty": [1.5]}, falls)
+    assert {s.blank_penalty for s in tried} == {1.5}
+    assert len(set(tried)) == len(tried) == len(tuned.trials)
+    assert 0.0 < tuned.scales.lm_scale < 0.01
+
+
+def test_a_choice_at_the_last_end_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        tuned = tune_scales(
+            "HLG", "dev", {"lm_scale": [1.0, 2.0]}, lambda s: errors(999 - int(s.lm_scale))
+        )
+    assert tuned.scales.lm_scale == 8.0
+    assert "best lm_scale 8 is the last of those tried" in caplog.text
+
+
 def test_ties_go_to_the_smallest_scales() -> None:
-    grid = [Scales(a, lm) for a in (1.0, 0.5) for lm in (0.7, 0.3)]
-    tuned = tune_scales("HLG", "dev", grid, lambda _: ErrorCounts(0, 0, 1, 10))
-    assert tuned.scales == Scales(0.5, 0.3)
+    axes = {"acoustic_scale": [1.0, 0.5], "lm_scale": [0.7, 0.3], "blank_penalty": [1.0, 0.0]}
+    tuned = tune_scales(
+        "HLG", "dev", axes, lambda s: errors(int(s.lm_scale < 0.3 or s.acoustic_scale < 0.5))
+    )
+    assert tuned.scales == Scales(0.5, 0.3, 0.0)
 
 
 def test_dev_without_references_still_gives_scales() -> None:
-    tuned = tune_scales("HLG", "dev", scale_grid("HLG", CONFIG), lambda _: ErrorCounts(1, 0, 0, 0))
+    tuned = tune_scales("HLG", "dev", scale_axes("HLG", CONFIG), lambda _: ErrorCounts(1, 0, 0, 0))
     assert tuned.scales == Scales(0.5, 0.3, 0.0)
 
 
@@ -72,7 +108,7 @@ def test_scales_file_reads_back(tmp_path: Path) -> None:
         method: tune_scales(
             method,
             "dev",
-            scale_grid(method, CONFIG),
+            scale_axes(method, CONFIG),
             lambda s: ErrorCounts(int(s.lm_scale < 0.5), 0, 0, int(s.blank_penalty)),
         )
         for method in ("greedy", "HLG")
@@ -88,13 +124,3 @@ def test_broken_scales_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "scales.json").write_text(text)
     with pytest.raises(DataError, match="not a file of scales"):
         load_scales(tmp_path / "scales.json")
-
-
-@pytest.mark.parametrize(("best", "said"), [(0.3, True), (0.5, False), (0.7, True)])
-def test_a_choice_at_the_edge_is_said(
-    best: float, said: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    grid = [Scales(lm_scale=s) for s in (0.3, 0.5, 0.7)]
-    with caplog.at_level("INFO"):
-        tune_scales("HLG", "dev", grid, lambda s: ErrorCounts(0, 0, int(s.lm_scale != best), 10))
-    assert (f"best lm_scale {best} is the last of those tried" in caplog.text) == said
