@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+
+from lhotse import SupervisionSegment
 
 from lmu_asr.config import CorpusConfig
 from lmu_asr.corpora.base import Manifests
@@ -14,6 +17,7 @@ from lmu_asr.corpora.splits import group
 from lmu_asr.corpora.text import normalize_english
 from lmu_asr.data.importers import import_data, split_paths, untranscribed
 from lmu_asr.data.manifests import say_untranscribed
+from lmu_asr.data.rows import Rows
 from lmu_asr.errors import DataError
 
 LEAST_SPEAKERS = 10  # from here on, whole speakers go to one split
@@ -84,27 +88,40 @@ def split_manifests(
     """
     names = [config.dev, *config.test] if wanted is None else list(wanted)
     names = list(dict.fromkeys(names))
-    speakers = {s.speaker for s in manifests.supervisions if s.speaker}
-    by_speaker = len(speakers) >= LEAST_SPEAKERS and all(s.speaker for s in manifests.supervisions)
-    keys = {s.id: str(s.speaker) if by_speaker else s.id for s in manifests.supervisions}
-    units = sorted(set(keys.values()), key=_position)
-    if len(units) <= len(names):
+    by_speaker = _has_speakers(manifests)
+    units = Rows(str, (_unit(s, by_speaker) for s in manifests.supervisions))
+    fractions = [_fraction(name, config, names) for name in names]
+    places = Places(units, names, fractions, config.train)
+    if sum(places.counts.values()) <= len(names):
         raise DataError(
-            f"{len(units)} utterances cannot be split into {config.train}, {', '.join(names)}; "
+            f"{sum(places.counts.values())} utterances cannot be split into {config.train}, "
+            f"{', '.join(names)}; "
             "add data, or give the splits as directories or files of these names"
         )
-    fractions = [_fraction(name, config, names) for name in names]
-    places = _places(units, names, fractions, config.train)
-    unit = "speakers" if by_speaker else "utterances"
-    counts = {name: list(places.values()).count(name) for name in [config.train, *names]}
     logging.info(
         "split by a hash of %s: %s %s",
         "the speaker" if by_speaker else "the utterance id",
-        ", ".join(f"{name} {count}" for name, count in counts.items()),
-        unit,
+        ", ".join(f"{name} {places.counts[name]}" for name in [config.train, *names]),
+        "speakers" if by_speaker else "utterances",
     )
-    groups = group(manifests, lambda s: places[keys[s.id]])
+    groups = group(manifests, lambda s: places.of(_unit(s, by_speaker)))
     return {name: groups[name] for name in [config.train, *names]}
+
+
+def _has_speakers(manifests: Manifests) -> bool:
+    """Whether every utterance has a speaker, and there are enough of them."""
+    first: set[str] = set()
+    for supervision in manifests.supervisions:
+        if not supervision.speaker:
+            return False
+        if len(first) < LEAST_SPEAKERS:
+            first.add(supervision.speaker)
+    return len(first) >= LEAST_SPEAKERS
+
+
+def _unit(supervision: SupervisionSegment, by_speaker: bool) -> str:
+    """What stays in one split: a speaker, or an utterance."""
+    return str(supervision.speaker) if by_speaker else supervision.id
 
 
 def _fraction(name: str, config: CorpusConfig, names: Sequence[str]) -> float:
@@ -113,26 +130,51 @@ def _fraction(name: str, config: CorpusConfig, names: Sequence[str]) -> float:
     return config.test_fraction / max(1, sum(n != config.dev for n in names))
 
 
-def _places(
-    units: Sequence[str], names: Sequence[str], fractions: Sequence[float], train: str
-) -> dict[str, str]:
-    """Give each unit, sorted by its hash, a split: by its position, and one at least to each."""
-    places = {}
-    for unit in units:
-        position, place = _position(unit), train
-        for name, fraction in zip(names, fractions, strict=True):
+class Places:
+    """The split of each unit: by the position of its hash, and one unit at least to each split.
+
+    Args:
+        units: speakers or utterances, repeated or not.
+        names: the splits besides training.
+        fractions: the share of each of them.
+        train: the split that has the rest.
+
+    Attributes:
+        counts: units of each split.
+    """
+
+    def __init__(
+        self, units: Rows[str], names: Sequence[str], fractions: Sequence[float], train: str
+    ) -> None:
+        self._shares, self._train = list(zip(names, fractions, strict=True)), train
+        self._moved: dict[str, str] = {}
+        self.counts: Counter[str] = Counter()
+        lowest: dict[str, list[tuple[float, str]]] = {}  # the first units of each, by position
+        for unit, _ in units.firsts():
+            place = self.of(unit)
+            self.counts[place] += 1
+            first = lowest.setdefault(place, [])
+            bisect.insort(first, (_position(unit), unit))
+            del first[len(names) + 1 :]
+        for name in [train, *names]:  # fractions may leave one empty, small data often do
+            if lowest and not self.counts[name]:
+                full = sorted((s for s in lowest if self.counts[s]), key=lambda s: lowest[s][0])
+                giver = max(full, key=self.counts.__getitem__)
+                moved = lowest[giver].pop(0)
+                self._moved[moved[1]], lowest[name] = name, [moved]
+                self.counts[name] += 1
+                self.counts[giver] -= 1
+
+    def of(self, unit: str) -> str:
+        """Return the split of a unit."""
+        if unit in self._moved:
+            return self._moved[unit]
+        position = _position(unit)
+        for name, fraction in self._shares:
             if 0.0 <= position < fraction:
-                place = name
-                break
+                return name
             position -= fraction
-        places[unit] = place
-    for name in [train, *names]:  # fractions may leave one empty, small data often do
-        if name not in places.values():
-            counts = Counter(places.values())
-            places[next(u for u in units if places[u] == max(counts, key=counts.__getitem__))] = (
-                name
-            )
-    return places
+        return self._train
 
 
 def _position(unit: str) -> float:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lhotse import RecordingSet, SupervisionSegment, SupervisionSet
 
 from lmu_asr.config import CorpusConfig
 from lmu_asr.corpora.base import Manifests
+from lmu_asr.data.manifests import recording_rows, supervision_rows
+from lmu_asr.data.rows import Rows, names
 
 OPENSLR = (
     "https://www.openslr.org/resources",
@@ -47,8 +50,8 @@ def join_splits(
 def join(parts: Sequence[Manifests]) -> Manifests:
     """Return the union of several sets, in order."""
     return Manifests(
-        RecordingSet.from_recordings(r for part in parts for r in part.recordings),
-        SupervisionSet.from_segments(s for part in parts for s in part.supervisions),
+        RecordingSet(recording_rows(r for part in parts for r in part.recordings)),
+        SupervisionSet(supervision_rows(s for part in parts for s in part.supervisions)),
         {i: reason for part in parts for i, reason in part.problems.items()},
     )
 
@@ -57,17 +60,17 @@ def group(
     manifests: Manifests, split_of: Callable[[SupervisionSegment], str]
 ) -> dict[str, Manifests]:
     """Divide a set into splits: ``split_of`` names the split of each utterance."""
-    groups: dict[str, list[SupervisionSegment]] = {}
+    groups: defaultdict[str, Rows[SupervisionSegment]] = defaultdict(supervision_rows)
     for supervision in manifests.supervisions:
-        groups.setdefault(split_of(supervision), []).append(supervision)
+        groups[split_of(supervision)].append(supervision)
     return {name: select(manifests, segments) for name, segments in groups.items()}
 
 
-def select(manifests: Manifests, supervisions: Sequence[SupervisionSegment]) -> Manifests:
+def select(manifests: Manifests, supervisions: Iterable[SupervisionSegment]) -> Manifests:
     """Return some of the utterances, with their recordings."""
-    used = {s.recording_id for s in supervisions}
+    used = names(s.recording_id for s in supervisions)
     return Manifests(
-        RecordingSet.from_recordings(r for r in manifests.recordings if r.id in used),
-        SupervisionSet.from_segments(supervisions),
+        RecordingSet(recording_rows(manifests.recordings).selected(used)),
+        SupervisionSet(supervision_rows(supervisions)),
         {i: reason for i, reason in manifests.problems.items() if i in used},
     )

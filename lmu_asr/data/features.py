@@ -5,6 +5,8 @@ Shapes: T frames, F mel bins.
 
 from __future__ import annotations
 
+import functools
+from array import array
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,8 +19,8 @@ from lhotse.utils import fastcopy
 from lmu_asr.config import FeaturesConfig
 from lmu_asr.data.fbank import get_extractor
 from lmu_asr.data.index import open_index
-from lmu_asr.data.manifests import Manifests
-from lmu_asr.data.shards import Shard, extract_shards
+from lmu_asr.data.manifests import Manifests, recording_rows
+from lmu_asr.data.shards import Shard, extract_shards, plan_shards
 from lmu_asr.data.validate import ValidationReport
 from lmu_asr.errors import DataError
 from lmu_asr.files import write_json, write_jsonl
@@ -30,9 +32,12 @@ __all__ = ["get_extractor", "make_cuts", "prepare_features", "read_cuts", "stati
 
 def make_cuts(manifests: Manifests) -> Iterator[MonoCut]:
     """Yield one cut for each supervision, under the supervision's id, in manifest order."""
-    recordings: dict[str, Recording] = {r.id: r for r in manifests.recordings}
+    find = functools.lru_cache(maxsize=16)(recording_rows(manifests.recordings).get)
     for supervision in manifests.supervisions:
-        yield _make_cut(recordings[supervision.recording_id], supervision)
+        recording = find(supervision.recording_id)
+        if recording is None:
+            raise DataError(f"'{supervision.id}': no recording '{supervision.recording_id}'")
+        yield _make_cut(recording, supervision)
 
 
 def _make_cut(recording: Recording, supervision: SupervisionSegment) -> MonoCut:
@@ -83,8 +88,9 @@ def prepare_features(
     report = report or ValidationReport(split, total=len(manifests.supervisions))
     get_extractor(config)  # a backend that is not there is found before any work
     speeds = [1.0, *(f for f in config.speed_perturb if f != 1.0)] if training else [1.0]
-    items = [(cut, speed) for speed in speeds for cut in make_cuts(manifests)]
-    shards = extract_shards(items, split, config, out_dir, nj)
+    items = ((cut, speed) for speed in speeds for cut in make_cuts(manifests))
+    durations = array("d", (s.duration for s in manifests.supervisions))
+    shards = extract_shards(items, plan_shards(durations, speeds), split, config, out_dir, nj)
     for shard in shards:
         for utterance, kind, detail in shard.dropped:
             report.drop(utterance, kind, detail)

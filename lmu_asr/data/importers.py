@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import csv
 import gzip
+import itertools
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,11 @@ from lmu_asr.data.manifests import (
     Utterance,
     file_key,
     from_utterances,
+    recording_rows,
     say_untranscribed,
+    supervision_rows,
 )
+from lmu_asr.data.rows import Rows, names
 from lmu_asr.errors import DataError
 
 TABLES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv")
@@ -45,7 +49,7 @@ Place = tuple[str, float, "float | None"]  # recording, start and end in seconds
 KNOWN = "a Kaldi data directory (wav.scp, text), a .jsonl, .csv or .tsv list, Lhotse manifests"
 
 
-def split_paths(source: Path, names: Sequence[str]) -> dict[str, Path]:
+def split_paths(source: Path, splits: Sequence[str]) -> dict[str, Path]:
     """Return the splits that ``source`` holds by name, as sub-directories or as files.
 
     A split ``train`` is ``train/``, ``train.jsonl`` (``.csv``, ``.tsv``), ``train_cuts.jsonl.gz``,
@@ -57,7 +61,7 @@ def split_paths(source: Path, names: Sequence[str]) -> dict[str, Path]:
     if not source.exists():
         raise DataError(f"{source}: no such file or directory (corpus.source)")
     found: dict[str, Path] = {}
-    for name in names:
+    for name in splits:
         for path in _split_candidates(source, name):
             found.setdefault(name, path)
     return found
@@ -141,58 +145,89 @@ def read_kaldi(folder: Path, base: Path | None = None) -> Manifests:
     texts = _kaldi_table(folder / "text")
     speakers = _kaldi_table(folder / "utt2spk", optional=True)
     segments = _kaldi_table(folder / "segments", optional=True)
-    places: dict[str, Place] = {u: _segment(folder, u, *e) for u, e in segments.items()}
-    if segments:
-        used = {recording_id for recording_id, _, _ in places.values()}
-        say_untranscribed((i for i in audio if i not in used), folder / "segments")
-    else:
-        places = {recording_id: (recording_id, 0.0, None) for recording_id in audio}
-    utterances = []
-    for name in dict.fromkeys([*texts, *places]):
-        recording_id, start, end = places.get(name, (name, 0.0, None))
-        path = audio.get(recording_id, folder / f"'{recording_id}' of wav.scp")
-        text, speaker = texts.get(name, ("", 0))[0], speakers.get(name, ("", 0))[0]
-        utterances.append(Utterance(name, path, text, speaker, start, end))
+    if len(segments):
+        used = names(_segment(folder, entry)[0] for entry in segments)
+        say_untranscribed((e.key for e in audio if e.key not in used), folder / "segments")
+    places = segments if len(segments) else audio
+    listed = (e.key for e in itertools.chain(texts, places))
+    utterances = (
+        _kaldi_utterance(folder, name, audio, texts, speakers, segments)
+        for name, _ in names(listed).firsts()
+    )
     found = from_utterances(utterances, folder.name)
-    return replace(found, files={*found.files, *(file_key(str(p)) for p in audio.values())})
+    files = names(found.files)
+    files.extend(file_key(entry.value) for entry in audio)
+    return replace(found, files=files)
 
 
-def _kaldi_audio(folder: Path, base: Path) -> dict[str, Path]:
+@dataclass(frozen=True)
+class _Entry:
+    """A line of a Kaldi table: its key, the rest, its number."""
+
+    key: str
+    value: str
+    line: int
+
+
+def _kaldi_utterance(
+    folder: Path,
+    name: str,
+    audio: Rows[_Entry],
+    texts: Rows[_Entry],
+    speakers: Rows[_Entry],
+    segments: Rows[_Entry],
+) -> Utterance:
+    place: Place = (name, 0.0, None)
+    if (entry := segments.get(name)) is not None:
+        place = _segment(folder, entry)
+    file, text, speaker = audio.get(place[0]), texts.get(name), speakers.get(name)
+    path = Path(file.value) if file else folder / f"'{place[0]}' of wav.scp"
+    return Utterance(
+        name, path, text.value if text else "", speaker.value if speaker else "", *place[1:]
+    )
+
+
+def _kaldi_audio(folder: Path, base: Path) -> Rows[_Entry]:
     """Paths of ``wav.scp`` by recording."""
-    paths = {}
-    for recording_id, (value, line) in _kaldi_table(folder / "wav.scp").items():
-        if value.endswith("|"):
+    start, paths = base.resolve(), Rows(_key)
+    for entry in _kaldi_table(folder / "wav.scp"):
+        if entry.value.endswith("|"):
             raise DataError(
-                f"{folder}/wav.scp:{line}: '{recording_id}' is a command ({value}): commands are "
-                "not run; convert the audio to files first and name those"
+                f"{folder}/wav.scp:{entry.line}: '{entry.key}' is a command ({entry.value}): "
+                "commands are not run; convert the audio to files first and name those"
             )
-        paths[recording_id] = resolve_audio(value, base.resolve())
+        paths.append(replace(entry, value=str(resolve_audio(entry.value, start))))
     return paths
 
 
-def _kaldi_table(path: Path, optional: bool = False) -> dict[str, tuple[str, int]]:
-    """Read ``key rest of line`` into the rest and the line number by key."""
+def _kaldi_table(path: Path, optional: bool = False) -> Rows[_Entry]:
+    """Read ``key rest of line`` by key."""
+    table: Rows[_Entry] = Rows(_key)
     if not path.is_file():
         if optional:
-            return {}
+            return table
         raise DataError(f"{path}: no such file; a Kaldi data directory needs wav.scp and text")
-    table: dict[str, tuple[str, int]] = {}
     for number, line in _lines(path):
         key, rest = [*line.split(maxsplit=1), ""][:2]
-        if key in table:
-            raise DataError(f"{path}:{number}: '{key}' is already on line {table[key][1]}")
-        table[key] = (rest.strip(), number)
+        table.append(_Entry(key, rest.strip(), number))
+    for key in table.repeated()[:1]:
+        first, again = table.all_of(key)[:2]
+        raise DataError(f"{path}:{again.line}: '{key}' is already on line {first.line}")
     return table
 
 
-def _segment(folder: Path, utterance: str, value: str, line: int) -> Place:
+def _key(entry: _Entry) -> str:
+    return entry.key
+
+
+def _segment(folder: Path, entry: _Entry) -> Place:
     try:
-        recording_id, start, end = value.split()
+        recording_id, start, end = entry.value.split()
         return recording_id, float(start), float(end)
     except ValueError as error:
         raise DataError(
-            f"{folder}/segments:{line}: want '<utterance> <recording> <start> <end>', "
-            f"got '{utterance} {value}'"
+            f"{folder}/segments:{entry.line}: want '<utterance> <recording> <start> <end>', "
+            f"got '{entry.key} {entry.value}'"
         ) from error
 
 
@@ -283,9 +318,8 @@ def read_lhotse(path: Path) -> Manifests:
     beside = path.with_name(path.name.replace("supervisions", "recordings"))
     if not beside.is_file():
         raise DataError(f"{path}: its recordings are not there: {beside.name}")
-    recordings = _load(lambda: list(RecordingSet.from_file(beside)), beside)
-    supervisions = _load(lambda: list(SupervisionSet.from_file(path)), path)
-    return _local(recordings, supervisions, path)
+    recordings = _manifest(RecordingSet, beside)
+    return _local(recordings, supervision_rows(_manifest(SupervisionSet, path)), path)
 
 
 def read_cut_manifest(path: Path) -> Manifests:
@@ -294,21 +328,23 @@ def read_cut_manifest(path: Path) -> Manifests:
     Raises:
         DataError: the manifest is broken, or holds cuts that are mixed or lack a recording.
     """
-    recordings: dict[str, Recording] = {}
-    supervisions = []
-    for cut in _load(lambda: list(CutSet.from_file(path)), path):
+    recordings, supervisions = recording_rows(), supervision_rows()
+    last = ""
+    for cut in _manifest(CutSet, path):
         if not isinstance(cut, MonoCut) or cut.recording is None:
             raise DataError(
                 f"{path}: cut '{cut.id}' is a {type(cut).__name__} "
                 "without one recording; want MonoCut with recording"
             )
-        recordings.setdefault(cut.recording.id, cut.recording)
+        if cut.recording.id != last:
+            recordings.append(cut.recording)
+            last = cut.recording.id
         for segment in cut.supervisions:
             start = max(0.0, cut.start + segment.start)
             duration = min(segment.duration, cut.end - start)
             changes = {"start": start, "duration": duration, "recording_id": cut.recording.id}
             supervisions.append(fastcopy(segment, channel=cut.channel, **changes))
-    return _local(list(recordings.values()), supervisions, path)
+    return _local((recording for recording, _ in recordings.firsts()), supervisions, path)
 
 
 def _is_cut_manifest(path: Path) -> bool:
@@ -317,18 +353,20 @@ def _is_cut_manifest(path: Path) -> bool:
     return False
 
 
-def _load(read: Callable[[], list[Any]], path: Path) -> list[Any]:
+def _manifest(kind: Any, path: Path) -> Iterator[Any]:
+    """Read a Lhotse manifest item by item, where it is JSON lines."""
+    is_lines = path.name.endswith((".jsonl", ".jsonl.gz"))
     try:
-        return read()
+        yield from kind.from_jsonl_lazy(path) if is_lines else kind.from_file(path)
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a whole Lhotse manifest: {error!r}") from error
 
 
 def _local(
-    recordings: list[Recording], supervisions: list[SupervisionSegment], path: Path
+    recordings: Iterable[Recording], supervisions: Rows[SupervisionSegment], path: Path
 ) -> Manifests:
     """Resolve the audio's paths and note what is missing; refuse what is not a file."""
-    kept, problems = [], {}
+    kept, problems, files = recording_rows(), {}, names()
     for recording in recordings:
         source = recording.sources[0] if len(recording.sources) == 1 else None
         if source is None or source.type != "file" or recording.transforms:
@@ -340,13 +378,9 @@ def _local(
         if not audio.is_file():
             problems[recording.id] = f"{audio}: no such file"
             continue
+        files.append(file_key(str(audio)))
         kept.append(fastcopy(recording, sources=[fastcopy(source, source=str(audio))]))
-    return Manifests(
-        RecordingSet.from_recordings(kept),
-        SupervisionSet.from_segments(supervisions),
-        problems,
-        {file_key(r.sources[0].source) for r in kept},
-    )
+    return Manifests(RecordingSet(kept), SupervisionSet(supervisions), problems, files)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -6,19 +6,21 @@ import functools
 import logging
 import os
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
 from lmu_asr.data.audio import recording_from_file
+from lmu_asr.data.rows import Rows, names
 from lmu_asr.errors import DataError
 from lmu_asr.progress import progress
 
 
 @dataclass(frozen=True)
 class Manifests:
-    """Recordings and supervisions of one split, in a fixed order.
+    """Recordings and supervisions of one split, in a fixed order, on disk where they are many.
 
     Attributes:
         recordings: audio that could be opened.
@@ -67,14 +69,14 @@ def _real(folder: str) -> str:
     return os.path.realpath(folder)
 
 
-def say_untranscribed(names: Iterable[str], where: Path | str) -> int:
+def say_untranscribed(untranscribed: Iterable[str], where: Path | str) -> int:
     """Say on one line how many audio files are passed over for want of a transcript; returns it.
 
     Args:
-        names: their ids, or their names without suffix.
+        untranscribed: their ids, or their names without suffix.
         where: the corpus.
     """
-    remaining = iter(names)
+    remaining = iter(untranscribed)
     first = next(remaining, None)
     count = 0 if first is None else 1 + sum(1 for _ in remaining)
     if count:
@@ -87,42 +89,68 @@ def say_untranscribed(names: Iterable[str], where: Path | str) -> int:
     return count
 
 
+def recording_rows(recordings: Iterable[Recording] = ()) -> Rows[Recording]:
+    """Return recordings by id: those of a set that has them so, or copies."""
+    kept = getattr(recordings, "data", recordings)
+    return kept if isinstance(kept, Rows) else Rows(_id, recordings)
+
+
+def supervision_rows(segments: Iterable[SupervisionSegment] = ()) -> Rows[SupervisionSegment]:
+    """Return supervisions by id: those of a set that has them so, or copies."""
+    kept = getattr(segments, "data", segments)
+    return kept if isinstance(kept, Rows) else Rows(_id, segments)
+
+
+def _id(item: Any) -> str:
+    return str(item.id)
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What utterances need of an audio file; of one that cannot be read, no seconds."""
+
+    path: str
+    recording_id: str
+    seconds: float = 0.0
+    channels: tuple[int, ...] = (0,)
+
+
 def from_utterances(utterances: Iterable[Utterance], name: str = "audio files") -> Manifests:
-    """Open the header of each audio file once and return the manifests.
+    """Open the header of each audio file once and return the manifests, held on disk.
 
     A recording that is one utterance has the utterance's id, one that is several its file's path.
     Files that cannot be opened are noted in ``problems``.
     """
-    utterances = list(utterances)
-    ids: dict[Path, str] = {}
-    for u in utterances:
-        ids[u.audio] = str(u.audio) if u.audio in ids or u.end is not None else u.id
-    recordings: dict[str, Recording] = {}
-    problems: dict[str, str] = {}
-    for path, recording_id in progress(ids.items(), f"reading {name}", len(ids), "file"):
+    listed = Rows(lambda u: str(u.audio), utterances)
+    recordings, problems = recording_rows(), {}
+    headers: Rows[_Header] = Rows(lambda header: header.path)
+    files = listed.count_keys()
+    for first, count in progress(listed.firsts(), f"reading {name}", files, "file"):
+        path = str(first.audio)
+        recording_id = path if count > 1 or first.end is not None else first.id
+        header = _Header(path, recording_id)
         try:
-            recordings[recording_id] = recording_from_file(path, recording_id)
+            recording = recording_from_file(first.audio, recording_id)
+            recordings.append(recording)
+            header = replace(
+                header, seconds=recording.duration, channels=tuple(recording.channel_ids)
+            )
         except DataError as error:
             problems[recording_id] = str(error)
-    segments = (_segment(u, ids[u.audio], recordings.get(ids[u.audio])) for u in utterances)
-    return Manifests(
-        RecordingSet.from_recordings(recordings.values()),
-        SupervisionSet.from_segments(segments),
-        problems,
-        {file_key(str(path)) for path in ids},
-    )
+        headers.append(header)
+    segments = supervision_rows(_segment(u, headers) for u in listed)
+    paths = (file_key(header.path) for header in headers)
+    return Manifests(RecordingSet(recordings), SupervisionSet(segments), problems, names(paths))
 
 
-def _segment(
-    utterance: Utterance, recording_id: str, recording: Recording | None
-) -> SupervisionSegment:
-    length = recording.duration if recording else 0.0
-    end = length if utterance.end is None else utterance.end
-    channels = list(recording.channel_ids) if recording else [0]
+def _segment(utterance: Utterance, headers: Rows[_Header]) -> SupervisionSegment:
+    header = headers.get(str(utterance.audio)) or _Header("", "")
+    end = header.seconds if utterance.end is None else utterance.end
+    channels = list(header.channels)
     whole = channels[0] if len(channels) == 1 else channels
     return SupervisionSegment(
         id=utterance.id,
-        recording_id=recording_id,
+        recording_id=header.recording_id,
         start=utterance.start,
         duration=round(end - utterance.start, ndigits=8),
         channel=whole if utterance.channel is None else utterance.channel,

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import itertools
 import json
 import logging
 import multiprocessing
 import os
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from array import array
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import wait
@@ -42,6 +45,7 @@ from lmu_asr.progress import progress
 VERSION = 2  # raise it when the stored values change
 SHARDS, LEAST_SECONDS, MOST_SECONDS = 64, 300.0, 3600.0
 INLINE_SECONDS = 1200.0  # less audio than this is done before other processes have started
+AHEAD = 3  # shards given out for each process
 Item = tuple[MonoCut, float]  # a cut and its speed
 
 
@@ -84,13 +88,53 @@ class Shard:
             yield from map(json.loads, stream)
 
 
+@dataclass(frozen=True)
+class ShardPlan:
+    """How a split is divided.
+
+    Attributes:
+        sizes: items of each shard.
+        seconds: of audio, at the items' speeds.
+    """
+
+    sizes: Sequence[int]
+    seconds: float
+
+
+def plan_shards(durations: Sequence[float], speeds: Sequence[float]) -> ShardPlan:
+    """Divide items into shards by their seconds alone.
+
+    Args:
+        durations: seconds of each utterance; all of them come once for each speed.
+        speeds: factors of playback speed.
+    """
+    total = sum(itertools.chain.from_iterable([durations] * len(speeds)))
+    limit = min(max(total / SHARDS, LEAST_SECONDS), MOST_SECONDS)
+    sizes, count, seconds = array("q"), 0, 0.0
+    for duration in itertools.chain.from_iterable([durations] * len(speeds)):
+        count += 1
+        seconds += duration
+        if seconds >= limit:
+            sizes.append(count)
+            count, seconds = 0, 0.0
+    if count:
+        sizes.append(count)
+    return ShardPlan(sizes, sum(d / speed for speed in speeds for d in durations))
+
+
 def extract_shards(
-    items: Sequence[Item], split: str, config: FeaturesConfig, out_dir: Path, nj: int
+    items: Iterable[Item],
+    plan: ShardPlan,
+    split: str,
+    config: FeaturesConfig,
+    out_dir: Path,
+    nj: int,
 ) -> list[Shard]:
     """Extract features of cuts at their speeds; whole shards of an earlier run are kept.
 
     Args:
-        items: cuts without features, each with its speed factor.
+        items: cuts without features, each with its speed factor, gone through once.
+        plan: how they are divided.
         split: name of the split, the first part of the shards' names.
         config: features.
         out_dir: receives ``feats/``.
@@ -102,19 +146,25 @@ def extract_shards(
     Raises:
         DataError: a process was killed; a second call goes on where this one stood.
     """
-    groups = list(_groups(items))
-    tasks = [Task(f"{split}-{i:05d}", g, out_dir, config) for i, g in enumerate(groups)]
-    _remove_leftovers(out_dir / "feats", split, {task.name for task in tasks})
-    seconds = sum(cut.duration / speed for cut, speed in items)
-    logging.info("%s: %.2f h of audio in %d shards", split, seconds / 3600.0, len(tasks))
-    bar = {"description": f"features of {split}", "unit": "shard"}
-    if nj <= 1 or len(tasks) <= 1 or seconds < INLINE_SECONDS:
+    names = [f"{split}-{number:05d}" for number in range(len(plan.sizes))]
+    _remove_leftovers(out_dir / "feats", split, set(names))
+    remaining = iter(items)
+    tasks = (
+        Task(name, tuple(itertools.islice(remaining, size)), out_dir, config)
+        for name, size in zip(names, plan.sizes, strict=True)
+    )
+    logging.info("%s: %.2f h of audio in %d shards", split, plan.seconds / 3600.0, len(names))
+
+    def shown(shards: Iterable[Shard]) -> list[Shard]:
+        return list(progress(shards, f"features of {split}", len(names), "shard"))
+
+    if nj <= 1 or len(names) <= 1 or plan.seconds < INLINE_SECONDS:
         with _one_thread():
-            return list(progress(map(make_shard, tasks), total=len(tasks), **bar))
+            return shown(map(make_shard, tasks))
     context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(min(nj, len(tasks)), context, _start_worker) as pool:
-            return list(progress(pool.map(make_shard, tasks), total=len(tasks), **bar))
+        with ProcessPoolExecutor(min(nj, len(names)), context, _start_worker) as pool:
+            return shown(_in_order(pool, tasks, AHEAD * nj))
     except BrokenProcessPool as error:
         raise DataError(
             f"features of {split}: a process was killed, perhaps for want of memory: "
@@ -122,20 +172,19 @@ def extract_shards(
         ) from error
 
 
-def _groups(items: Sequence[Item]) -> Iterator[tuple[Item, ...]]:
-    """Divide items into shards by their seconds alone."""
-    total = sum(cut.duration for cut, _ in items)
-    limit = min(max(total / SHARDS, LEAST_SECONDS), MOST_SECONDS)
-    group: list[Item] = []
-    seconds = 0.0
-    for item in items:
-        group.append(item)
-        seconds += item[0].duration
-        if seconds >= limit:
-            yield tuple(group)
-            group, seconds = [], 0.0
-    if group:
-        yield tuple(group)
+def _in_order(pool: ProcessPoolExecutor, tasks: Iterable[Task], ahead: int) -> Iterator[Shard]:
+    """Make shards in processes, of which ``ahead`` are given out at any time."""
+    coming: deque[Future[Shard]] = deque()
+    try:
+        for task in tasks:
+            coming.append(pool.submit(make_shard, task))
+            if len(coming) >= ahead:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+    finally:
+        for future in coming:
+            future.cancel()
 
 
 def _remove_leftovers(folder: Path, split: str, names: set[str]) -> None:

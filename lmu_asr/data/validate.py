@@ -6,17 +6,19 @@ half of its utterances, or all, stops it too.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lhotse import Recording, SupervisionSegment, SupervisionSet
+from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from lhotse.utils import fastcopy
 
 from lmu_asr.config import FeaturesConfig
-from lmu_asr.data.manifests import Manifests
+from lmu_asr.data.manifests import Manifests, recording_rows, supervision_rows
+from lmu_asr.data.rows import Rows, names
 from lmu_asr.errors import DataError
 
 SHOWN = 5
@@ -32,13 +34,15 @@ class ValidationReport:
         split: name of the split.
         total: utterances in the manifest.
         dropped: (kind, detail) by utterance id, in the order found.
-        repaired: utterance ids by kind of repair.
+        repaired: the first utterance ids by kind of repair.
+        repairs: utterances repaired, by kind.
     """
 
     split: str
     total: int = 0
     dropped: dict[str, tuple[str, str]] = field(default_factory=dict)
     repaired: dict[str, list[str]] = field(default_factory=dict)
+    repairs: Counter[str] = field(default_factory=Counter)
 
     @property
     def dropped_ids(self) -> set[str]:
@@ -51,16 +55,20 @@ class ValidationReport:
 
     def repair(self, utterance: str, kind: str) -> None:
         """List an utterance as repaired."""
-        self.repaired.setdefault(kind, []).append(utterance)
+        self.repairs[kind] += 1
+        first = self.repaired.setdefault(kind, [])
+        if len(first) < SHOWN:
+            first.append(utterance)
 
     def summary(self) -> str:
         """Return counts by reason with the first ids of each, on one line."""
         parts = [f"{self.total - len(self.dropped)} of {self.total} utterances kept"]
         for kind, count in Counter(kind for kind, _ in self.dropped.values()).items():
             ids = [i for i, (k, _) in self.dropped.items() if k == kind]
-            parts.append(f"{count} dropped: {kind} ({_first(ids)})")
+            parts.append(f"{count} dropped: {kind} ({_first(ids, count)})")
         for kind, ids in self.repaired.items():
-            parts.append(f"{len(ids)} repaired: {kind} ({_first(ids)})")
+            count = self.repairs[kind]
+            parts.append(f"{count} repaired: {kind} ({_first(ids, count)})")
         return "; ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
@@ -71,8 +79,8 @@ class ValidationReport:
             "kept": self.total - len(self.dropped),
             "counts": dict(Counter(kind for kind, _ in self.dropped.values())),
             "dropped": {i: detail for i, (_, detail) in self.dropped.items()},
-            "repaired": {kind: len(ids) for kind, ids in self.repaired.items()},
-            "repaired_first": {kind: ids[:SHOWN] for kind, ids in self.repaired.items()},
+            "repaired": dict(self.repairs),
+            "repaired_first": self.repaired,
         }
 
     def refuse_too_many(self) -> None:
@@ -99,8 +107,8 @@ class ValidationReport:
             )
 
 
-def _first(ids: list[str]) -> str:
-    return ", ".join(ids[:SHOWN]) + (", ..." if len(ids) > SHOWN else "")
+def _first(ids: list[str], count: int) -> str:
+    return ", ".join(ids[:SHOWN]) + (", ..." if count > SHOWN else "")
 
 
 def validate_and_repair(
@@ -123,43 +131,42 @@ def validate_and_repair(
     Raises:
         DataError: duplicate ids, an empty split, or more than half of it unusable.
     """
-    _refuse_duplicates((r.id for r in manifests.recordings), f"split '{split}': recording")
-    _refuse_duplicates((s.id for s in manifests.supervisions), f"split '{split}': utterance")
-    recordings = {recording.id: recording for recording in manifests.recordings}
+    recordings = recording_rows(manifests.recordings)
+    supervisions = supervision_rows(manifests.supervisions)
+    _refuse_duplicates(recordings, f"split '{split}': recording")
+    _refuse_duplicates(supervisions, f"split '{split}': utterance")
     report = ValidationReport(split)
-    kept = []
-    for supervision in manifests.supervisions:
+    kept, used = supervision_rows(), names()
+    find = functools.lru_cache(maxsize=16)(recordings.get)
+    for supervision in supervisions:
         report.total += 1
-        checked = _check(supervision, recordings, manifests.problems, features, normalize, report)
+        recording = find(supervision.recording_id)
+        checked = _check(supervision, recording, manifests.problems, features, normalize, report)
         if checked is not None:
             kept.append(checked)
+            used.append(checked.recording_id)
     report.refuse_too_many()
-    used = {supervision.recording_id for supervision in kept}
-    return Manifests(
-        type(manifests.recordings).from_recordings(r for i, r in recordings.items() if i in used),
-        SupervisionSet.from_segments(kept),
-    ), report
+    return Manifests(RecordingSet(recordings.selected(used)), SupervisionSet(kept)), report
 
 
-def _refuse_duplicates(ids: Iterable[str], what: str) -> None:
-    repeated = [i for i, count in Counter(ids).items() if count > 1]
+def _refuse_duplicates(rows: Rows[Any], what: str) -> None:
+    repeated = rows.repeated()
     if repeated:
         raise DataError(
             f"{what} ids must be unique: {len(repeated)} occur more than once "
-            f"({_first(repeated)}); rename or remove the repeats"
+            f"({_first(repeated, len(repeated))}); rename or remove the repeats"
         )
 
 
 def _check(
     supervision: SupervisionSegment,
-    recordings: dict[str, Recording],
+    recording: Recording | None,
     problems: Any,
     features: FeaturesConfig,
     normalize: Callable[[str], str],
     report: ValidationReport,
 ) -> SupervisionSegment | None:
     """Return the supervision as it will be used, or None after listing why it is not."""
-    recording = recordings.get(supervision.recording_id)
     problem = problems.get(supervision.id) or problems.get(supervision.recording_id)
     if problem or recording is None:
         detail = problem or f"recording '{supervision.recording_id}' is not in the manifest"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 from collections.abc import Iterable
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmu_asr.errors import DataError
-from lmu_asr.files import atomic_open, atomic_write_text
+from lmu_asr.files import atomic_open
 from lmu_asr.stages.common import Context, Stage, main
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def wanted_splits(context: Context) -> list[str]:
 def _prepare_split(context: Context, split: str, manifests: Manifests) -> None:
     from lmu_asr.corpora import get_corpus
     from lmu_asr.data.features import prepare_features
+    from lmu_asr.data.manifests import supervision_rows
     from lmu_asr.data.validate import validate_and_repair
 
     config = context.config
@@ -62,33 +64,38 @@ def _prepare_split(context: Context, split: str, manifests: Manifests) -> None:
     )
     logging.info("%s: %s", split, report.summary())
     with atomic_open(context.features_dir / f"{split}_text") as stream:
-        for supervision in sorted(kept.supervisions, key=lambda s: s.id):
-            if supervision.id not in report.dropped_ids:
+        dropped = report.dropped_ids
+        for supervision in supervision_rows(kept.supervisions).by_key():
+            if supervision.id not in dropped:
                 stream.write(f"{supervision.id} {supervision.text}\n")
     del cuts
 
 
 def _write_sources(context: Context, manifests: list[Manifests]) -> None:
     """List audio that lies outside the source directory, so that stamps see it change."""
+    from lmu_asr.data.rows import names
+
     inside = str(context.source_dir.resolve())
-    paths = {
+    paths = (
         str(Path(source.source).resolve())
         for item in manifests
         for recording in item.recordings
         for source in recording.sources
         if source.type == "file"
-    }
-    outside = sorted(p for p in paths if not p.startswith(inside))
-    atomic_write_text(context.features_dir / "sources.txt", "".join(f"{p}\n" for p in outside))
+    )
+    outside = names(path for path in paths if not path.startswith(inside)).by_key()
+    with atomic_open(context.features_dir / "sources.txt") as stream:
+        stream.writelines(f"{path}\n" for path, _ in itertools.groupby(outside))
 
 
 def inputs(context: Context) -> Iterable[Path]:
     """Every file of the source, and the audio outside it that the last run found."""
     source = context.source_dir
-    files = [p for p in source.rglob("*") if p.is_file()] if source.is_dir() else [source]
+    yield from (p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
     listed = context.features_dir / "sources.txt"
-    extra = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else []
-    return [*files, *map(Path, extra)]
+    if listed.is_file():
+        with open(listed, encoding="utf-8") as stream:
+            yield from (Path(line.rstrip("\n")) for line in stream)
 
 
 def outputs(context: Context) -> Iterable[Path]:
@@ -114,7 +121,13 @@ STAGE = Stage(
     rooms=(
         "corpora",
         *("data/audio.py", "data/fbank.py", "data/features.py", "data/importers.py"),
-        *("data/layout.py", "data/manifests.py", "data/shards.py", "data/validate.py"),
+        *(
+            "data/layout.py",
+            "data/manifests.py",
+            "data/rows.py",
+            "data/shards.py",
+            "data/validate.py",
+        ),
     ),
     after=("download",),
     inputs=inputs,

@@ -9,12 +9,14 @@ the stage run again.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lmu_asr.data.rows import Rows
 from lmu_asr.files import fingerprint, read_json, write_json
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -69,11 +71,23 @@ def make_stamp(
     """Describe what a stage is about to be made from; paths below ``folder`` count relative to it."""
     parts: dict[str, Any] = {f"config {name}": fingerprint(value) for name, value in config.items()}
     parts["code"] = code_hash(rooms)
-    states = sorted((_name(p, folder), file_state(p)) for p in inputs)
-    parts["inputs"] = fingerprint(states)
+    parts["inputs"] = _states_fingerprint(inputs, folder)
     parts.update({f"stage {name}": key for name, key in upstream.items()})
     parts.update(facts)
     return Stamp(fingerprint(parts), parts)
+
+
+def _states_fingerprint(paths: Iterable[Path], folder: Path) -> str:
+    """Fingerprint of the sorted names and states of files, of which there may be millions."""
+    states: Rows[tuple[str, list[int]]] = Rows(
+        lambda state: state[0], ((_name(p, folder), file_state(p)) for p in paths)
+    )
+    digest = hashlib.sha256(b"[")
+    for number, state in enumerate(states.by_key()):
+        text = json.dumps(state, ensure_ascii=False)
+        digest.update((f", {text}" if number else text).encode())
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def file_state(path: Path) -> list[int]:

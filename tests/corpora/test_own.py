@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
 from lmu_asr.config import CorpusConfig
-from lmu_asr.corpora import get_corpus
+from lmu_asr.corpora import get_corpus, own
 from lmu_asr.corpora.own import split_manifests
 from lmu_asr.data.manifests import Manifests
+from lmu_asr.data.rows import Rows
 from lmu_asr.errors import ConfigError, DataError
 from tests.data.speech import write_audio
 
@@ -42,6 +44,38 @@ def test_each_utterance_in_one_split_and_none_empty(names, fraction):
     assert list(splits) == ["train", "dev", "test"]
     assert sorted(u for part in splits.values() for u in part) == sorted(names)
     assert all(splits.values())
+
+
+def places_of(units: set[str], fractions: list[float]) -> dict[str, str]:
+    """The rule over a whole list: by the hash's position, then the lowest of the fullest to each empty."""
+    names, places = ["dev", "test", "more"], {}
+    for unit in sorted(units, key=own._position):
+        shares = zip(names, [sum(fractions[:i]) for i in range(1, 4)], strict=True)
+        position = own._position(unit)
+        places[unit] = next((name for name, end in shares if position < end), "train")
+    for name in ["train", *names]:
+        if name not in places.values():
+            counts = Counter(places.values())
+            fullest = max(counts, key=counts.__getitem__)
+            places[next(u for u in units_by_position(units) if places[u] == fullest)] = name
+    return places
+
+
+def units_by_position(units: set[str]) -> list[str]:
+    return sorted(units, key=own._position)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sets(st.text(max_size=4), min_size=5, max_size=60),
+    st.lists(st.sampled_from([0.0, 0.05, 0.125, 0.25]), min_size=3, max_size=3),
+)
+def test_places_are_found_without_the_whole_list(units, fractions):
+    rows = Rows(str, [*units, *list(units)[:3]])
+    found = own.Places(rows, ["dev", "test", "more"], fractions, "train")
+    wanted = places_of(units, fractions)
+    assert {unit: found.of(unit) for unit in units} == wanted
+    assert {name: n for name, n in found.counts.items() if n} == Counter(wanted.values())
 
 
 def test_fractions_and_stability():
