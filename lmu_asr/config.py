@@ -34,6 +34,10 @@ class CorpusConfig:
     )
     mirror: str = opt("", "base address to download from in place of the corpus's own")
     download_dir: str = opt("", "directory of archives that were downloaded by other means")
+    s3_cache: str = opt(
+        "",
+        "directory that keeps audio which own lists name by s3:// addresses; empty: --data-dir/<name>/s3",
+    )
     train: str = opt("train", "split that trains; several joined by +")
     dev: str = opt("dev", "split that tunes: early stopping and decoding scales")
     test: list[str] = opt(["test"], "splits that are only scored")

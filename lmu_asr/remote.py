@@ -75,8 +75,22 @@ class RemoteFolder:
                     name = item["Key"].removeprefix(self._prefix)
                     if name and not name.endswith("/"):  # consoles make empty objects for folders
                         modified = int(item["LastModified"].timestamp())
-                        found[_safe(name, self.url)] = RemoteFile(item["Size"], modified)
+                        found[safe_name(name, self.url)] = RemoteFile(item["Size"], modified)
         return found
+
+    def find(self, name: str) -> RemoteFile | None:
+        """Ask for one object; None when the bucket does not have it."""
+        from botocore.exceptions import ClientError
+
+        with _named_errors(f"{self.url}/{name}"):
+            try:
+                found = self._client.head_object(Bucket=self.bucket, Key=self._prefix + name)
+            except ClientError as error:
+                if str(error.response.get("Error", {}).get("Code")) not in ("404", "NoSuchKey"):
+                    raise
+                self._client.head_bucket(Bucket=self.bucket)  # a bucket that is missing is an error
+                return None
+        return RemoteFile(found["ContentLength"], int(found["LastModified"].timestamp()))
 
     def get(self, name: str, path: Path, file: RemoteFile) -> None:
         """Fetch an object to ``path``, which gets the object's time, whole or not at all."""
@@ -115,7 +129,7 @@ def fetch_folder(url: str, target: Path) -> int:
     files = folder.files()
     if not files:
         raise RemoteError(f"{url}: nothing is below it; want the address of a folder")
-    missing = {name: f for name, f in files.items() if not _same(target / name, f)}
+    missing = {name: f for name, f in files.items() if not is_same(target / name, f)}
     _all(lambda name: folder.get(name, target / name, missing[name]), missing, f"fetching {url}")
     for path in sorted(p for p in target.rglob("*") if p.is_file()):
         if path.relative_to(target).as_posix() not in files:
@@ -148,14 +162,20 @@ def _all(act: Callable[[str], None], names: Iterable[str], description: str) -> 
             raise
 
 
-def _same(path: Path, file: RemoteFile) -> bool:
+def is_same(path: Path, file: RemoteFile) -> bool:
+    """Whether a local file has the size and the time of an object."""
     if not path.is_file():
         return False
     stat = path.stat()
     return stat.st_size == file.size and int(stat.st_mtime) == file.modified
 
 
-def _safe(name: str, url: str) -> str:
+def safe_name(name: str, url: str) -> str:
+    """Return the name of an object below ``url`` if it can be a file's below a directory.
+
+    Raises:
+        RemoteError: it would lie outside.
+    """
     if ".." in PurePosixPath(name).parts or name.startswith("/"):
         raise RemoteError(f"{url}: the object '{name}' would lie outside the folder")
     return name

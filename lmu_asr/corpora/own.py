@@ -48,7 +48,7 @@ class Own:
             raise DataError(
                 f"{source}: has {', '.join(sorted(named))} but no '{config.train}' (corpus.train)"
             )
-        manifests = import_data(source)
+        manifests = import_data(source, _cache(config))
         say_untranscribed(untranscribed([manifests]), source)
         return split_manifests(manifests, config)
 
@@ -57,9 +57,13 @@ class Own:
         return normalize_english(text)
 
 
+def _cache(config: CorpusConfig) -> Path | None:
+    return Path(config.s3_cache) if config.s3_cache else None
+
+
 def _named_splits(config: CorpusConfig, named: dict[str, Path]) -> dict[str, Manifests]:
     """Import splits that have their own files; dev and test that have none are cut from train."""
-    splits = {name: import_data(path) for name, path in named.items()}
+    splits = {name: import_data(path, _cache(config)) for name, path in named.items()}
     for name, path in named.items():
         logging.info("split '%s' is %s: %d utterances", name, path, len(splits[name].supervisions))
     say_untranscribed(untranscribed(splits.values()), named[config.train].parent)

@@ -2,12 +2,14 @@
 
 Understood are a Kaldi data directory (``wav.scp text utt2spk [segments]``), JSON lines and CSV or
 TSV tables (``key source target``, and optionally ``speaker start end channel``), Lhotse manifests
-(recordings and supervisions, or cuts), and directories in LibriSpeech layout.
+(recordings and supervisions, or cuts), and directories in LibriSpeech layout. ``wav.scp``, JSON lines
+and tables may name audio by ``s3://bucket/key``.
 """
 
 from __future__ import annotations
 
 import csv
+import functools
 import gzip
 import itertools
 import json
@@ -30,8 +32,10 @@ from lmu_asr.data.manifests import (
     say_untranscribed,
     supervision_rows,
 )
+from lmu_asr.data.remote_audio import cached_path
 from lmu_asr.data.rows import Rows, names
 from lmu_asr.errors import DataError
+from lmu_asr.remote import is_remote
 
 TABLES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv")
 # the names that lists in the wild use for the same column, ours first
@@ -80,15 +84,20 @@ def _split_candidates(source: Path, name: str) -> Iterator[Path]:
         yield from sorted(source.glob(f"*supervisions_{name}{suffix}"))
 
 
-def import_data(path: Path) -> Manifests:
+def import_data(path: Path, cache: Path | None = None) -> Manifests:
     """Read one set of utterances in whatever format ``path`` is.
+
+    Args:
+        path: file or directory.
+        cache: where audio is kept that Kaldi's ``wav.scp`` and lists name by ``s3://`` addresses.
 
     Raises:
         DataError: an unknown format, or a broken line; the message names the file and the line.
+        RemoteError: audio cannot be fetched.
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or directory")
-    return _reader(path)(path)
+    return _reader(path, cache)(path)
 
 
 def untranscribed(parts: Iterable[Manifests]) -> Iterator[str]:
@@ -101,25 +110,26 @@ def untranscribed(parts: Iterable[Manifests]) -> Iterator[str]:
                 yield path.stem
 
 
-def _reader(path: Path) -> Callable[[Path], Manifests]:
+def _reader(path: Path, cache: Path | None) -> Callable[[Path], Manifests]:
     if path.is_dir():
         if (path / "wav.scp").is_file():
-            return read_kaldi
+            return functools.partial(read_kaldi, cache=cache)
         tables = [p for p in sorted(path.iterdir()) if p.name.endswith(TABLES)]
         lhotse = [p for p in tables if "supervisions" in p.name or "cuts" in p.name]
         lists = lhotse or [p for p in tables if "recordings" not in p.name]
         if len(lists) == 1:
-            return lambda _: import_data(lists[0])
+            return lambda _: import_data(lists[0], cache)
         if next(path.rglob("*.trans.txt"), None):
             return read_layout
         found = ", ".join(p.name for p in sorted(path.iterdir())[:10]) or "nothing"
         raise DataError(f"{path}: want {KNOWN}, or LibriSpeech layout; found {found}")
     if path.name.endswith((".csv", ".tsv")):
-        return read_table
+        return functools.partial(read_table, cache=cache)
     if "supervisions" in path.name:
         return read_lhotse
     if path.name.endswith((".jsonl", ".jsonl.gz", ".json")):
-        return read_cut_manifest if _is_cut_manifest(path) else read_json_lines
+        lines = functools.partial(read_json_lines, cache=cache)
+        return read_cut_manifest if _is_cut_manifest(path) else lines
     raise DataError(f"{path}: unknown format; want {KNOWN}")
 
 
@@ -131,17 +141,26 @@ def resolve_audio(path: str, base: Path) -> Path:
     return given.resolve()
 
 
-def read_kaldi(folder: Path, base: Path | None = None) -> Manifests:
+def locate_audio(name: str, base: Path, cache: Path | None, where: Path | str) -> tuple[Path, str]:
+    """Return where audio is or will be, and the ``s3://`` address that it is fetched from, if any."""
+    if is_remote(name):
+        return cached_path(name, cache, str(where)), name
+    return resolve_audio(name, base), ""
+
+
+def read_kaldi(folder: Path, base: Path | None = None, cache: Path | None = None) -> Manifests:
     """Read a Kaldi data directory; ``segments`` and ``utt2spk`` are optional.
 
     Args:
         folder: the directory.
         base: directory that relative paths start from; ``folder`` by default.
+        cache: where audio is kept that ``wav.scp`` names by ``s3://`` addresses.
 
     Raises:
         DataError: a file is missing, a line is broken or repeated, or audio is a command.
     """
-    audio = _kaldi_audio(folder, base or folder)
+    audio = _kaldi_audio(folder)
+    locate = functools.partial(locate_audio, base=(base or folder).resolve(), cache=cache)
     texts = _kaldi_table(folder / "text")
     speakers = _kaldi_table(folder / "utt2spk", optional=True)
     segments = _kaldi_table(folder / "segments", optional=True)
@@ -151,12 +170,13 @@ def read_kaldi(folder: Path, base: Path | None = None) -> Manifests:
     places = segments if len(segments) else audio
     listed = (e.key for e in itertools.chain(texts, places))
     utterances = (
-        _kaldi_utterance(folder, name, audio, texts, speakers, segments)
+        _kaldi_utterance(folder, name, locate, audio, texts, speakers, segments)
         for name, _ in names(listed).firsts()
     )
     found = from_utterances(utterances, folder.name)
     files = names(found.files)
-    files.extend(file_key(entry.value) for entry in audio)
+    named = (locate(entry.value, where=folder / "wav.scp") for entry in audio)
+    files.extend(file_key(str(path)) for path, url in named if not url)
     return replace(found, files=files)
 
 
@@ -172,6 +192,7 @@ class _Entry:
 def _kaldi_utterance(
     folder: Path,
     name: str,
+    locate: Callable[..., tuple[Path, str]],
     audio: Rows[_Entry],
     texts: Rows[_Entry],
     speakers: Rows[_Entry],
@@ -181,23 +202,30 @@ def _kaldi_utterance(
     if (entry := segments.get(name)) is not None:
         place = _segment(folder, entry)
     file, text, speaker = audio.get(place[0]), texts.get(name), speakers.get(name)
-    path = Path(file.value) if file else folder / f"'{place[0]}' of wav.scp"
+    path, url = folder / f"'{place[0]}' of wav.scp", ""
+    if file is not None:
+        path, url = locate(file.value, where=f"{folder}/wav.scp:{file.line}")
     return Utterance(
-        name, path, text.value if text else "", speaker.value if speaker else "", *place[1:]
+        id=name,
+        audio=path,
+        text=text.value if text else "",
+        speaker=speaker.value if speaker else "",
+        start=place[1],
+        end=place[2],
+        url=url,
     )
 
 
-def _kaldi_audio(folder: Path, base: Path) -> Rows[_Entry]:
-    """Paths of ``wav.scp`` by recording."""
-    start, paths = base.resolve(), Rows(_key)
-    for entry in _kaldi_table(folder / "wav.scp"):
+def _kaldi_audio(folder: Path) -> Rows[_Entry]:
+    """Paths and addresses of ``wav.scp`` by recording."""
+    table = _kaldi_table(folder / "wav.scp")
+    for entry in table:
         if entry.value.endswith("|"):
             raise DataError(
                 f"{folder}/wav.scp:{entry.line}: '{entry.key}' is a command ({entry.value}): "
                 "commands are not run; convert the audio to files first and name those"
             )
-        paths.append(replace(entry, value=str(resolve_audio(entry.value, start))))
-    return paths
+    return table
 
 
 def _kaldi_table(path: Path, optional: bool = False) -> Rows[_Entry]:
@@ -231,7 +259,7 @@ def _segment(folder: Path, entry: _Entry) -> Place:
         ) from error
 
 
-def read_json_lines(path: Path) -> Manifests:
+def read_json_lines(path: Path, cache: Path | None = None) -> Manifests:
     """Read JSON lines with ``key source target``, or the names that other toolkits use.
 
     Raises:
@@ -248,10 +276,10 @@ def read_json_lines(path: Path) -> Manifests:
                 raise DataError(f"{path}:{number}: want an object, got {type(row).__name__}")
             yield number, row
 
-    return _read_rows(path, rows())
+    return _read_rows(path, rows(), cache)
 
 
-def read_table(path: Path) -> Manifests:
+def read_table(path: Path, cache: Path | None = None) -> Manifests:
     """Read a CSV or TSV table whose first line names the columns.
 
     Raises:
@@ -267,15 +295,17 @@ def read_table(path: Path) -> Manifests:
         for row in reader:
             yield reader.line_num, {k: v for k, v in row.items() if v not in (None, "")}
 
-    return _read_rows(path, rows())
+    return _read_rows(path, rows(), cache)
 
 
-def _read_rows(path: Path, rows: Iterator[tuple[int, dict[str, Any]]]) -> Manifests:
-    base = path.resolve().parent
-    return from_utterances((_row(f"{path}:{n}", row, base) for n, row in rows), path.name)
+def _read_rows(
+    path: Path, rows: Iterator[tuple[int, dict[str, Any]]], cache: Path | None
+) -> Manifests:
+    locate = functools.partial(locate_audio, base=path.resolve().parent, cache=cache)
+    return from_utterances((_row(f"{path}:{n}", row, locate) for n, row in rows), path.name)
 
 
-def _row(where: str, row: dict[str, Any], base: Path) -> Utterance:
+def _row(where: str, row: dict[str, Any], locate: Callable[..., tuple[Path, str]]) -> Utterance:
     source = _column(row, "source")
     if source is None:
         raise DataError(
@@ -286,14 +316,16 @@ def _row(where: str, row: dict[str, Any], base: Path) -> Utterance:
     duration, channel = _number(row, "duration", where), _number(row, "channel", where)
     if end is None and start is not None and duration is not None:
         end = start + duration
+    path, url = locate(str(source), where=where)
     return Utterance(
         id=str(_column(row, "key") or Path(str(source)).stem),
-        audio=resolve_audio(str(source), base),
+        audio=path,
         text=str(_column(row, "target") or ""),
         speaker=str(_column(row, "speaker") or ""),
         start=start or 0.0,
         end=end,
         channel=None if channel is None else int(channel),
+        url=url,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
 from lmu_asr.data.audio import recording_from_file
+from lmu_asr.data.remote_audio import fetched
 from lmu_asr.data.rows import Rows, names
 from lmu_asr.errors import DataError
 from lmu_asr.progress import progress
@@ -47,6 +48,7 @@ class Utterance:
         start: seconds into the file.
         end: seconds into the file; None: its end.
         channel: channel of the file; None: all of them, averaged.
+        url: ``s3://`` address that the file is fetched from; empty: it is there.
     """
 
     id: str
@@ -56,6 +58,7 @@ class Utterance:
     start: float = 0.0
     end: float | None = None
     channel: int | None = None
+    url: str = ""
 
 
 def file_key(path: str) -> str:
@@ -113,22 +116,27 @@ class _Header:
     recording_id: str
     seconds: float = 0.0
     channels: tuple[int, ...] = (0,)
+    url: str = ""
 
 
 def from_utterances(utterances: Iterable[Utterance], name: str = "audio files") -> Manifests:
     """Open the header of each audio file once and return the manifests, held on disk.
 
     A recording that is one utterance has the utterance's id, one that is several its file's path.
-    Files that cannot be opened are noted in ``problems``.
+    Files that cannot be opened are noted in ``problems``. Audio with an address is fetched first.
+
+    Raises:
+        RemoteError: the bucket of an address cannot be read.
     """
     listed = Rows(lambda u: str(u.audio), utterances)
     recordings, problems = recording_rows(), {}
     headers: Rows[_Header] = Rows(lambda header: header.path)
     files = listed.count_keys()
-    for first, count in progress(listed.firsts(), f"reading {name}", files, "file"):
+    firsts = fetched(listed.firsts(), lambda item: (item[0].url, item[0].audio))
+    for first, count in progress(firsts, f"reading {name}", files, "file"):
         path = str(first.audio)
         recording_id = path if count > 1 or first.end is not None else first.id
-        header = _Header(path, recording_id)
+        header = _Header(path, recording_id, url=first.url)
         try:
             recording = recording_from_file(first.audio, recording_id)
             recordings.append(recording)
@@ -136,10 +144,10 @@ def from_utterances(utterances: Iterable[Utterance], name: str = "audio files") 
                 header, seconds=recording.duration, channels=tuple(recording.channel_ids)
             )
         except DataError as error:
-            problems[recording_id] = str(error)
+            problems[recording_id] = f"{first.url}: {error}" if first.url else str(error)
         headers.append(header)
     segments = supervision_rows(_segment(u, headers) for u in listed)
-    paths = (file_key(header.path) for header in headers)
+    paths = (file_key(header.path) for header in headers if not header.url)
     return Manifests(RecordingSet(recordings), SupervisionSet(segments), problems, names(paths))
 
 

@@ -40,7 +40,13 @@ STAGE = Stage(
     stamp_dir=lambda context: context.decode_dir,
     outputs=outputs,
     sections=("corpus", "decode", "graph"),
-    ignored=("corpus.mirror", "corpus.speakers", "corpus.minutes", "corpus.source"),
+    ignored=(
+        "corpus.mirror",
+        "corpus.s3_cache",
+        "corpus.speakers",
+        "corpus.minutes",
+        "corpus.source",
+    ),
     rooms=("decoding", "scoring", "fsa"),
     after=("features", "graph", "train"),
 )

@@ -44,6 +44,7 @@ STAGE = Stage(
     sections=("corpus", "seed"),
     ignored=(
         "corpus.id",
+        "corpus.s3_cache",
         "corpus.train",
         "corpus.dev",
         "corpus.test",

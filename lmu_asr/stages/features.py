@@ -6,6 +6,7 @@ import itertools
 import logging
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,9 @@ def run(context: Context) -> None:
 
     config = context.config
     corpus = get_corpus(config.corpus.name)
-    manifests = corpus.manifests(config.corpus, context.source_dir)
+    cache = config.corpus.s3_cache or str(context.corpus_dir / "s3")
+    options = replace(config.corpus, s3_cache=cache)
+    manifests = corpus.manifests(options, context.source_dir)
     splits = wanted_splits(context)
     missing = [split for split in splits if split not in manifests]
     if missing:
@@ -117,17 +120,12 @@ STAGE = Stage(
     stamp_dir=lambda context: context.features_dir,
     outputs=outputs,
     sections=("corpus", "features"),
-    ignored=("corpus.mirror", "corpus.speakers", "corpus.minutes"),
+    ignored=("corpus.mirror", "corpus.s3_cache", "corpus.speakers", "corpus.minutes"),
     rooms=(
         "corpora",
         *("data/audio.py", "data/fbank.py", "data/features.py", "data/importers.py"),
-        *(
-            "data/layout.py",
-            "data/manifests.py",
-            "data/rows.py",
-            "data/shards.py",
-            "data/validate.py",
-        ),
+        *("data/layout.py", "data/manifests.py", "data/remote_audio.py", "data/rows.py"),
+        *("data/shards.py", "data/validate.py"),
     ),
     after=("download",),
     inputs=inputs,
