@@ -265,8 +265,12 @@ class TrainConfig:
     num_workers: int = opt(-1, "loader processes; -1: chosen from the machine", min=-1, max=256)
     strategy: str = opt(
         "ddp",
-        "several processes: ddp holds the model in each, fsdp holds a part of it in each",
-        choices=("ddp", "fsdp"),
+        "several processes: ddp holds the model in each, fsdp a part of it; deepspeed, an extra, "
+        "holds the model in each and a part of gradients and optimiser state",
+        choices=("ddp", "fsdp", "deepspeed"),
+    )
+    join_minutes: float = opt(
+        5.0, "minutes that a process waits for the others of its run to start", min=0.01
     )
     sync_batchnorm: bool = opt(
         False, "batch normalisation over all processes (GPU), in models that have it"

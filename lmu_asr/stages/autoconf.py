@@ -32,10 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = load_config(args.config, args.set)
         context = Context(config, args.data_dir, args.exp_dir, args.recipe, args.nj, args.force)
-        from lmu_asr.training.distributed import joined_world
+        from lmu_asr.training.joining import joined_world
         from lmu_asr.training.sizing import measure
 
-        with joined_world() as world:
+        with joined_world(minutes=config.train.join_minutes) as world:
             folders = context.exp_dir, context.features_dir, context.lang_dir
             plan = measure(config, *folders, world, args.force)
         if plan is None:

@@ -18,6 +18,7 @@ OPERATIONAL = (
     "train.frame_limit",
     "train.checkpoint_every",
     "train.checkpoint_minutes",
+    "train.join_minutes",
     "train.keep_last",
     "train.log_every",
     "train.memory_mib",

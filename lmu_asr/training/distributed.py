@@ -14,7 +14,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ import torch.distributed as dist
 
 from lmu_asr.errors import TrainingError
 
-TIMEOUT = timedelta(minutes=30)
 PR_SET_PDEATHSIG = 1
 
 
@@ -45,7 +43,7 @@ class World:
     def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
         """Sum ``values`` in place over all processes; every process gets the same bits."""
         if self.world_size > 1:
-            with _named_failure(self.rank):
+            with named_failure(self.rank):
                 dist.all_reduce(values)
         return values
 
@@ -60,7 +58,7 @@ class World:
         if self.world_size == 1:
             return value
         largest = torch.tensor(value, device=self.device)
-        with _named_failure(self.rank):
+        with named_failure(self.rank):
             dist.all_reduce(largest, dist.ReduceOp.MAX)
         return int(largest)
 
@@ -69,7 +67,7 @@ class World:
         if self.world_size == 1:
             return [obj]
         objects: list[Any] = [None] * self.world_size
-        with _named_failure(self.rank):
+        with named_failure(self.rank):
             dist.all_gather_object(objects, obj)
         return objects
 
@@ -78,7 +76,7 @@ class World:
         if self.world_size == 1:
             return obj
         box = [obj]
-        with _named_failure(self.rank):
+        with named_failure(self.rank):
             dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
 
@@ -89,7 +87,7 @@ class World:
 
 
 @contextlib.contextmanager
-def _named_failure(rank: int) -> Iterator[None]:
+def named_failure(rank: int) -> Iterator[None]:
     """Turn the failure of a collective into one line: it means that another process has gone."""
     try:
         yield
@@ -107,8 +105,8 @@ def current_world(prefer_gpu: bool = True) -> World:
     Raises:
         TrainingError: a rank outside the world, or more local processes than GPUs.
     """
-    rank, size = _env("RANK", 0), _env("WORLD_SIZE", 1)
-    local_rank, local_size = _env("LOCAL_RANK", rank), _env("LOCAL_WORLD_SIZE", size)
+    rank, size = env_number("RANK", 0), env_number("WORLD_SIZE", 1)
+    local_rank, local_size = env_number("LOCAL_RANK", rank), env_number("LOCAL_WORLD_SIZE", size)
     if not 0 <= rank < size:
         raise TrainingError(f"RANK={rank} is outside WORLD_SIZE={size}: launch with torchrun")
     device = torch.device("cpu")
@@ -121,40 +119,6 @@ def current_world(prefer_gpu: bool = True) -> World:
             )
         device = torch.device("cuda", local_rank)
     return World(rank, size, local_rank, local_size, device)
-
-
-@contextlib.contextmanager
-def joined_world(prefer_gpu: bool = True) -> Iterator[World]:
-    """Join the processes of the run (or take the group that a launcher has made) and leave at the end."""
-    world = current_world(prefer_gpu)
-    if world.device.type == "cuda":
-        torch.cuda.set_device(world.device)
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        die_with_parent()
-    own = world.world_size > 1 and not dist.is_initialized()
-    if own:
-        backend = "nccl" if world.device.type == "cuda" else "gloo"
-        store = _store_of_this_attempt()
-        rank, size = (world.rank, world.world_size) if store else (-1, -1)  # -1: as RANK says
-        dist.init_process_group(backend, None, TIMEOUT, size, rank, store)
-    try:
-        yield world
-    finally:
-        if own:
-            dist.destroy_process_group()
-
-
-def _store_of_this_attempt() -> dist.Store | None:
-    """The agent's store with names of this attempt alone, or None outside torchrun.
-
-    torchrun keeps one store over restarts, and a process that starts again could find the
-    addresses of those that have died.
-    """
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return None
-    address, port = os.environ["MASTER_ADDR"], _env("MASTER_PORT", 0)
-    store = dist.TCPStore(address, port, is_master=False, timeout=TIMEOUT)
-    return dist.PrefixStore(f"attempt-{_env('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
 def die_with_parent() -> None:
@@ -189,7 +153,7 @@ def _cgroup_quota() -> int | None:
     return None
 
 
-def _env(name: str, default: int) -> int:
+def env_number(name: str, default: int) -> int:
     text = os.environ.get(name, "")
     try:
         return int(text) if text else default

@@ -18,7 +18,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -27,34 +26,11 @@ import torch
 from lmu_asr.errors import LmuAsrError, TrainingError
 from lmu_asr.training.distributed import die_with_parent
 from lmu_asr.training.interrupt import SIGNALS
+from lmu_asr.training.launch_options import Launch
+from lmu_asr.training.ray_launch import train_with_ray
 
 MULTI_NODE_PORT = 29500  # one machine alone takes a free one
 LAUNCHERS = ("auto", "plain", "torchrun", "accelerate", "ray")
-
-
-@dataclass(frozen=True)
-class Launch:
-    """What to start where.
-
-    ``processes`` are those of one machine, each with a GPU of its own unless ``gpus`` is 0.
-    """
-
-    launcher: str
-    processes: int
-    gpus: int
-    num_nodes: int
-    node_rank: int
-    master_addr: str
-    master_port: int
-    max_restarts: int
-    storage: Path
-    module: str
-    arguments: tuple[str, ...]
-
-    @property
-    def module_command(self) -> list[str]:
-        """The module and its arguments, as Python takes them."""
-        return ["-m", self.module, *self.arguments]
 
 
 def parse(argv: Sequence[str]) -> Launch:
@@ -116,8 +92,6 @@ def start(launch: Launch) -> int:
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, *launch.module_command])
     if launch.launcher == "ray":
-        from lmu_asr.training.ray_launch import train_with_ray
-
         return train_with_ray(launch)
     command = accelerate_command(launch) if launch.launcher == "accelerate" else None
     return supervise(command or torchrun_command(launch))

@@ -19,13 +19,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lmu_asr.errors import TrainingError
 from lmu_asr.training.interrupt import SIGNALS, STOP_FILE, mark_stopped
-
-if TYPE_CHECKING:
-    from lmu_asr.training.launch import Launch
+from lmu_asr.training.launch_options import Launch
 
 OBJECT_STORE_BYTES = 80 * 2**20  # nothing goes through it
 SETTINGS = {

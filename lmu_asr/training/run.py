@@ -8,8 +8,9 @@ from pathlib import Path
 from lmu_asr.config import Config
 from lmu_asr.files import fingerprint
 from lmu_asr.lang.lang import Lang
-from lmu_asr.training.distributed import joined_world, log_main
+from lmu_asr.training.distributed import log_main
 from lmu_asr.training.interrupt import RunStoppedError, mark_stopped, resume_command
+from lmu_asr.training.joining import joined_world
 from lmu_asr.training.setup import describe, make_model, prepare_process, synchronize_batchnorm
 from lmu_asr.training.sizing import Sizing
 from lmu_asr.training.source import LoaderSource
@@ -35,7 +36,7 @@ def run_training(config: Config, exp_dir: Path, data_dir: Path, lang_dir: Path) 
         CheckpointError: ``exp_dir`` holds a run of other data, tokens or configuration.
         TrainingError: training cannot go on.
     """
-    with joined_world() as world:
+    with joined_world(minutes=config.train.join_minutes) as world:
         prepare_process(config, world)
         lang = Lang.load(lang_dir)
         tokens = fingerprint([lang.unit, lang.tokens])

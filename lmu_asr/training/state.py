@@ -26,6 +26,7 @@ NEUTRAL_KEYS = frozenset(
         "checkpoint_every",
         "checkpoint_minutes",
         "frame_limit",
+        "join_minutes",
         "keep_last",
         "log_every",
         "memory_mib",

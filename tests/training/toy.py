@@ -28,8 +28,9 @@ from lmu_asr.config_files import load_config
 from lmu_asr.errors import LmuAsrError
 from lmu_asr.progress import setup_logging
 from lmu_asr.training import finish
-from lmu_asr.training.distributed import World, joined_world
+from lmu_asr.training.distributed import World
 from lmu_asr.training.interrupt import RunStoppedError
+from lmu_asr.training.joining import joined_world
 from lmu_asr.training.state import Identity, derive_seed, seed_everything, shaping_options
 from lmu_asr.training.step import GradientStep, TrainBatch
 from lmu_asr.training.trainer import Trainer
