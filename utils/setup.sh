@@ -5,7 +5,7 @@
 #   --torch VERSION     torch to install (2.13.0); TORCH_FIND_LINKS or pip's own settings say from where
 #   --with-k2           k2: for the installed torch where a wheel can be had, else in .venv-k2
 #   --with-kaldifeat    build kaldifeat (about 12 CPU-minutes)
-#   --with-extras       what some options and tests need: wandb, bitsandbytes, triton, accelerate, ray
+#   --with-extras       what some options and tests need: wandb, bitsandbytes, triton, accelerate, ray, deepspeed
 #   --check             exit 0 when the environment is complete, install nothing
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -34,7 +34,8 @@ install() {
 }
 
 install_extras() {
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$root/utils/constraints.txt" \
+  # DeepSpeed as plain Python: what it could compile is not used
+  DS_BUILD_OPS=0 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$root/utils/constraints.txt" \
     -c "$root/utils/constraints-extras.txt" -r "$root/utils/requirements-extras.txt" 2>&1 | quiet
   # for the interpreter in tests; a CUDA build of torch brings the one that it wants, which stays
   "$venv/bin/python" -c "import triton" 2>/dev/null ||

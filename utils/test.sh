@@ -37,7 +37,7 @@ if [[ $k2 == true ]]; then
   exit
 fi
 if [[ $extras == true ]]; then
-  python -c "import wandb, bitsandbytes, accelerate, ray" 2>/dev/null ||
+  python -c "import wandb, bitsandbytes, accelerate, ray, deepspeed" 2>/dev/null ||
     die "the extras are not installed: ./utils/setup.sh --with-extras"
   marked python extras
   exit

@@ -40,16 +40,15 @@ def check_accelerate(config: Config, world: World) -> None:
     """Compare what a configuration of Accelerate asks for with the options of this run.
 
     Raises:
-        TrainingError: it asks for DeepSpeed, or for FSDP where ``train.strategy`` does not.
+        TrainingError: it asks for DeepSpeed or FSDP where ``train.strategy`` does not.
     """
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
-        raise TrainingError("Accelerate asks for DeepSpeed: take train.strategy=fsdp in its place")
-    wants_fsdp = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
-    if wants_fsdp and config.train.strategy != "fsdp":
-        raise TrainingError(
-            f"Accelerate asks for FSDP, train.strategy={config.train.strategy}: set "
-            "train.strategy=fsdp, or leave it out of Accelerate's configuration"
-        )
+    for name in ("DeepSpeed", "FSDP"):
+        wanted = os.environ.get(f"ACCELERATE_USE_{name.upper()}", "").lower() == "true"
+        if wanted and config.train.strategy != name.lower():
+            raise TrainingError(
+                f"Accelerate asks for {name}, train.strategy={config.train.strategy}: set "
+                f"train.strategy={name.lower()}, or leave it out of Accelerate's configuration"
+            )
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if precision not in ("no", config.train.precision):
         log_main(

@@ -11,39 +11,38 @@ Shapes: N batch, T frames, F features, V vocabulary.
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from lmu_asr.config import Config
 from lmu_asr.errors import TrainingError
 from lmu_asr.training.distributed import World
+from lmu_asr.training.loss import TrainingLoss
 from lmu_asr.training.optim import FlatGradients
 from lmu_asr.training.step import SLOTS, GradientStep, TrainBatch
+from lmu_asr.training.strategy import Strategy
 
 OLDEST_TORCH = 2, 7
 EMPTY_FRAMES = 100  # of a pass that only keeps step with the others
 
 
-def is_sharded(config: Config, world: World) -> bool:
-    """Whether parameters lie in shards: ``train.strategy=fsdp`` with more than one process.
+class Fsdp(Strategy):
+    """``train.strategy=fsdp``."""
 
-    Raises:
-        TrainingError: the optimiser does not know shards.
-    """
-    if config.train.strategy != "fsdp":
-        return False
-    if world.world_size == 1:
-        logging.warning("train.strategy=fsdp with one process: nothing to shard, as ddp")
-        return False
-    if config.train.optimizer != "adamw":
-        raise TrainingError(
-            f"train.strategy=fsdp with train.optimizer={config.train.optimizer}: shards need adamw"
-        )
-    return True
+    def place(self, model: nn.Module, world: World) -> nn.Module:
+        return shard(model, world)
+
+    def step(
+        self,
+        model: nn.Module,
+        loss: TrainingLoss,
+        world: World,
+        precision: torch.dtype | None,
+        reseed: Callable[[], None],
+    ) -> ShardedStep:
+        return ShardedStep(model, loss, world, precision, reseed)
 
 
 def shard(model: nn.Module, world: World) -> nn.Module:
@@ -98,13 +97,17 @@ class ShardedGradients(FlatGradients):
         for parameter in self.parameters:
             parameter.grad = None
 
+    def parts(self) -> list[Tensor]:
+        """This process's parts of the gradients."""
+        return [p.grad.to_local() for p in self.parameters if p.grad is not None]  # type: ignore[attr-defined]
+
     def finish(self, divisor: float, clip_norm: float) -> float:
         """Divide by ``divisor``, clip to ``clip_norm`` (0: never) and return the norm before clipping.
 
         The backward passes leave means over processes, hence sums over ``world_size``.
         """
         divisor /= self.world.world_size
-        own = [p.grad.to_local() for p in self.parameters if p.grad is not None]  # type: ignore[attr-defined]
+        own = self.parts()
         square = torch.zeros((), dtype=torch.float64, device=self.world.device)
         for gradient in own:
             square += torch.linalg.vector_norm(gradient).double().square()
@@ -122,6 +125,7 @@ class ShardedStep(GradientStep):
     """A step whose passes are collectives: the same number of them in every process, no retries."""
 
     together = True
+    left = 0  # passes to come in this step
 
     def _make_gradients(self) -> FlatGradients:
         return ShardedGradients(self.model.parameters(), SLOTS, self.world)
@@ -143,7 +147,7 @@ class ShardedStep(GradientStep):
 
     def _passes(self, batches: Sequence[TrainBatch], limit: int | None, scale: float) -> None:
         own = sum(1 for batch in batches for _ in self._parts(batch, limit))
-        most = self.world.maximum(own)
+        self.left = most = self.world.maximum(own)
         super()._passes(batches, limit, scale)
         for _ in range(most - own):
             self._empty_pass()
@@ -155,4 +159,4 @@ class ShardedStep(GradientStep):
         lens = torch.tensor([EMPTY_FRAMES], device=device)
         with torch.autocast(device.type, self.precision, enabled=self.precision is not None):
             log_probs: Tensor = self.model(features, lens)[0]  # (1, T', V)
-        (log_probs.sum() * 0.0).backward()
+        self._differentiate(log_probs.sum() * 0.0)

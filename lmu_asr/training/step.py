@@ -261,12 +261,15 @@ class GradientStep:
         with torch.autocast(device.type, self.precision, enabled=self.precision is not None):
             log_probs, out_lens = self.model(features, lens.to(device, non_blocking=True))
         losses = self.loss(log_probs, out_lens, part.targets, part.texts, self.power)  # (N,)
-        (losses.sum() * scale).backward()
+        self._differentiate(losses.sum() * scale)
         losses = losses.detach()
         self.losses.append((part.ids, losses))
         self.flat.extra[FRAMES] += out_lens[: len(part.ids)].sum()
         self.flat.extra[LOSS] += losses.sum()
         self.flat.extra[BAD] += (~torch.isfinite(losses)).sum()
+
+    def _differentiate(self, loss: Tensor) -> None:
+        loss.backward()
 
     def _free(self) -> None:
         self.losses = []

@@ -50,13 +50,11 @@ from lmu_asr.training.optim import (
     LossScale,
     RunningAverage,
     bad_gradients,
-    build_optimizer,
     learning_rate,
     set_learning_rate,
     swapped_weights,
 )
 from lmu_asr.training.setup import choose_precision
-from lmu_asr.training.sharded import ShardedStep, is_sharded, shard
 from lmu_asr.training.shards import whole
 from lmu_asr.training.snapshot import collect, restore, restore_rank
 from lmu_asr.training.state import (
@@ -69,6 +67,7 @@ from lmu_asr.training.state import (
     seed_everything,
 )
 from lmu_asr.training.step import GradientStep, StepSums, TrainBatch, TrainSource
+from lmu_asr.training.strategies import choose_strategy
 from lmu_asr.training.trackers import open_trackers
 
 MAX_SKIPPED_IN_A_ROW = 50
@@ -106,12 +105,13 @@ class Trainer:
         self.options = config.train
         self.precision = choose_precision(config.train.precision, world)
         freeze(model, config.train.freeze)
-        sharded = is_sharded(config, world)
-        self.model = (shard(model, world) if sharded else model.to(world.device)).train()
+        strategy = choose_strategy(config, world)
+        self.model = strategy.place(model, world).train()
         self.loss = make_training_loss(config, lang)
-        self.optimizer = build_optimizer(self.model, config.train)
-        kind = ShardedStep if sharded else GradientStep
-        self.gradients = kind(self.model, self.loss, world, self.precision, self._seed_step)
+        self.optimizer = strategy.optimizer(self.model, config.train)
+        self.gradients = strategy.step(
+            self.model, self.loss, world, self.precision, self._seed_step
+        )
         self.gradients.bins = config.features.num_mel_bins
         fp16 = self.precision is torch.float16
         self.scale = LossScale(2.0**16, 0, True) if fp16 else LossScale()

@@ -206,7 +206,7 @@ def test_accelerate_on_the_cpu_keeps_off_the_gpu(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("ACCELERATE_USE_DEEPSPEED", "true", "asks for DeepSpeed"),
+        ("ACCELERATE_USE_DEEPSPEED", "true", "asks for DeepSpeed, train.strategy=ddp"),
         ("ACCELERATE_USE_FSDP", "true", "asks for FSDP, train.strategy=ddp"),
     ],
 )

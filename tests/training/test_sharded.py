@@ -14,8 +14,9 @@ from lmu_asr.errors import TrainingError
 from lmu_asr.training.checkpoint import CheckpointStore, load_checkpoint
 from lmu_asr.training.distributed import current_world
 from lmu_asr.training.metrics import read_metrics
-from lmu_asr.training.sharded import blocks, is_sharded, shard
+from lmu_asr.training.sharded import blocks, shard
 from lmu_asr.training.shards import optimizer_parts, parts, whole
+from lmu_asr.training.strategy import is_for_several
 from tests.training.outcome import differences, outcome
 from tests.training.processes import NO_TORCHRUN, finish, launch
 from tests.training.test_kill import wait_until_it_trains
@@ -138,7 +139,7 @@ def test_an_old_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_optimiser_without_shards_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     config = toy_config("train.strategy=fsdp", "train.optimizer=adamw8bit")
     one = current_world(prefer_gpu=False)
-    assert not is_sharded(config, one)
+    assert not is_for_several(config, one)
     assert "nothing to shard" in caplog.text
     with pytest.raises(TrainingError, match="optimizer=adamw8bit: shards need adamw"):
-        is_sharded(config, replace(one, world_size=2))
+        is_for_several(config, replace(one, world_size=2))
