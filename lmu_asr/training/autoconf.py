@@ -1,9 +1,8 @@
 """Sized by measurement: how batches are computed on this machine.
 
-A *bucket* is a range of lengths of training utterances. For the longest, and for each where memory
-is short, smaller real steps on synthetic features with the most tokens of any of its utterances
-give the memory that does not grow with a batch and the bytes of one padded frame. From these
-follows how much of a batch fits into the budget, 0.9 of the free memory; where that comes near it,
+A *bucket* is a range of lengths of training utterances. For each, smaller real steps on synthetic
+features with the most tokens of any of its utterances give the memory that does not grow with a
+batch and the bytes of one padded frame. From these follows how much of a batch fits into the budget, 0.9 of the free memory; where that comes near it,
 it is run for real, and bisected while it does not fit. Batches that do not fit are computed in
 micro-batches of equal gradient, so a plan never changes what is learnt, only how it is computed.
 Where batches fit whole it depends on no measured time but for the number of loader processes: two
@@ -15,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -27,7 +26,14 @@ from lmu_asr.training.distributed import World, available_cores
 from lmu_asr.training.optim import count_parameters
 from lmu_asr.training.plan import BucketPlan, Plan, plan_keys
 from lmu_asr.training.precision import dtype_of, time_precisions
-from lmu_asr.training.probe import Cost, Probe, Prober, cost_through, largest_fitting
+from lmu_asr.training.probe import (
+    Cost,
+    Probe,
+    Prober,
+    cost_through,
+    evened_out,
+    largest_fitting,
+)
 from lmu_asr.training.profile import (
     MIB,
     Bucket,
@@ -67,21 +73,49 @@ class Planner:
     def plan(self) -> list[BucketPlan] | None:
         """Plan every bucket, the longest first; None: one utterance alone does not fit."""
         found: list[BucketPlan] = []
-        cost: Cost | None = None
+        costs: list[Cost] = []
         for bucket in self.speech.buckets:
-            if cost is None or self._is_tight(bucket, cost):
-                cost = self._cost(bucket)  # else that of the longer ones, which is no smaller
-            planned = None if cost is None else self._plan(bucket, cost, check=not found)
+            cost = self._cost(bucket) if self._has_time(costs) else self._costliest(bucket, costs)
+            if cost is None:
+                return None
+            costs.append(cost)
+        costs = evened_out(self._seen_again(costs))
+        for bucket, cost in zip(self.speech.buckets, costs, strict=True):
+            planned = self._plan(bucket, cost, check=not found)
             if planned is None:
                 return None
             found.append(planned)
         return found
 
-    def _is_tight(self, bucket: Bucket, cost: Cost) -> bool:
-        """Whether memory is so short that a line of the bucket's own is worth its time."""
+    def _seen_again(self, costs: Sequence[Cost]) -> list[Cost]:
+        """Measure resident memory once more, from the shortest to the longest, while there is time.
+
+        In a process that has just begun the allocator finds room more easily than it will later;
+        the mean of both counts.
+        """
+        again = list(costs)
+        for place in reversed(range(len(costs))):
+            bucket, cost = self.speech.buckets[place], costs[place]
+            rows = share_of_batch(self.config, bucket.frames, self.processes)
+            safe = cost.fitting(SAFE * self.budget) // (bucket.frames * self.views)
+            rows = max(1, min(rows // MORE_ROWS, safe))
+            if cost.held is None or not self._affordable(rows * bucket.frames * self.views):
+                continue
+            try:
+                held = cost_through(self._run(rows, bucket), None).held or 0.0
+            except MemoryError:
+                continue
+            again[place] = replace(cost, held=(cost.held + held) / 2)
+        return again
+
+    def _has_time(self, costs: Sequence[Cost]) -> bool:
+        """Whether a bucket may have lines of its own: the longest in any case."""
+        return not costs or time.monotonic() < self._end
+
+    def _costliest(self, bucket: Bucket, costs: Sequence[Cost]) -> Cost:
+        """What the bucket takes at the most, of lines that other buckets have."""
         rows = share_of_batch(self.config, bucket.frames, self.processes)
-        needed = cost.at(rows * bucket.frames * self.views)
-        return needed > NEAR * self.budget and time.monotonic() < self._end
+        return max(costs, key=lambda cost: cost.at(rows * bucket.frames * self.views))
 
     def _cost(self, bucket: Bucket) -> Cost | None:
         """Memory from a step of one utterance and one of more; None: one does not fit."""

@@ -6,8 +6,8 @@ Shapes: N rows (utterances), T frames, F features.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -67,28 +67,38 @@ class Line:
 
 @dataclass(frozen=True)
 class Cost:
-    """Memory of steps of one length of utterances: of tensors and, on a CPU, of the process."""
+    """Memory of steps of one length of utterances: of tensors and, on a CPU, of the process.
+
+    Attributes:
+        tensors: bytes that tensors take.
+        held: resident bytes for each byte of tensors: what the allocator holds between them too;
+            None: not counted.
+    """
 
     tensors: Line
-    resident: Line | None
+    held: float | None
+
+    @property
+    def resident(self) -> Line | None:
+        """Resident bytes."""
+        if self.held is None:
+            return None
+        return Line(self.tensors.fixed * self.held, self.tensors.slope * self.held)
 
     def at(self, frames: int) -> float:
         """Bytes of a step of ``frames`` padded frames: the larger of both."""
-        return max(line.at(frames) for line in self._lines())
+        return max(1.0, self.held or 1.0) * self.tensors.at(frames)
 
     def fitting(self, budget: float) -> int:
         """Padded frames of which both fit into ``budget`` bytes."""
-        return min(line.fitting(budget) for line in self._lines())
-
-    def _lines(self) -> list[Line]:
-        return [self.tensors, *([self.resident] if self.resident else [])]
+        return self.tensors.fitting(budget / max(1.0, self.held or 1.0))
 
 
 def cost_through(first: Probe, second: Probe | None) -> Cost:
     """Tensors: the line through the peaks of two steps of different size, or of one and nothing.
 
-    Resident memory grows less evenly: the steeper of its own line, and of that of tensors times the
-    ratio of both in the larger step.
+    What the process holds for each byte of tensors is that of the larger step: it changes little
+    with the size, and more from step to step by chance (see :func:`evened_out`).
     """
     if second is None:
         tensors = Line(0.0, max(1.0, (first.tensor_mib or 0.0) * MIB / first.padded_frames))
@@ -97,12 +107,20 @@ def cost_through(first: Probe, second: Probe | None) -> Cost:
     last = second or first
     if last.resident_mib is None or not last.tensor_mib:
         return Cost(tensors, None)
-    ratio = last.resident_mib / last.tensor_mib
-    resident = Line(tensors.fixed * ratio, max(1.0, tensors.slope * ratio))
-    if second is not None and first.resident_mib is not None:
-        own = _through(first, second, first.resident_mib, last.resident_mib)
-        resident = max(resident, own, key=lambda line: line.slope)
-    return Cost(tensors, resident)
+    return Cost(tensors, last.resident_mib / last.tensor_mib)
+
+
+def evened_out(costs: Sequence[Cost]) -> list[Cost]:
+    """Let each length's own ratio of resident memory count as much as the mean of all.
+
+    Where the allocator finds room is chance: the ratio of one step differs by some 5 % from that of
+    the next, which is as much as lengths differ.
+    """
+    known = [cost.held for cost in costs if cost.held is not None]
+    mean = sum(known) / max(1, len(known))
+    return [
+        cost if cost.held is None else replace(cost, held=(cost.held + mean) / 2) for cost in costs
+    ]
 
 
 def _through(first: Probe, second: Probe, low: float, high: float) -> Line:
@@ -124,6 +142,7 @@ class Prober:
         self.step, self.bins, self.seed = step, bins, seed
         self.device = step.world.device
         self.probes: list[Probe] = []
+        self._warm = False
         self._resident = self.device.type == "cpu" and forget_resident_peak()
 
     def run(self, rows: int, bucket: Bucket, count: bool = True) -> Probe:
@@ -138,10 +157,12 @@ class Prober:
             MemoryError: it does not fit.
         """
         batch = self._batch(rows, bucket)
-        seed_everything(self.seed, "autoconf")
         buffers = list(self.step.model.buffers())
         before = [buffer.clone() for buffer in buffers]
         try:
+            if count:
+                self._warm_up(bucket)
+            seed_everything(self.seed, "autoconf")
             tensors, resident, seconds = self._measure(batch, count)
         finally:
             for buffer, value in zip(buffers, before, strict=True):
@@ -150,6 +171,12 @@ class Prober:
         probe = Probe(*size, _mib(tensors), _mib(resident), round(seconds, 4))
         self.probes.append(probe)
         return probe
+
+    def _warm_up(self, bucket: Bucket) -> None:
+        """Take the one step that loads code, compiles kernels and makes workspaces, which stay."""
+        if not self._warm:
+            self.step.probe(self._batch(1, bucket))
+            self._warm = True
 
     def _batch(self, rows: int, bucket: Bucket) -> TrainBatch:
         generator = torch.Generator().manual_seed(self.seed)
@@ -170,7 +197,9 @@ class Prober:
         if self._resident:
             forget_resident_peak()
         before, start = resident_bytes() or 0, time.monotonic()
-        with TensorMemory() as memory:
+        model = self.step.model
+        there = [*model.parameters(), *model.buffers(), self.step.flat.buffer, *batch.views]
+        with TensorMemory(there) as memory:
             self.step.probe(batch)
         seconds = time.monotonic() - start
         if not self._resident:

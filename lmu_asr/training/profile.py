@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import platform
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -163,13 +163,16 @@ class TensorMemory(TorchDispatchMode):
 
     Every storage that an operation returns counts from then until it is freed; scratch memory
     inside one operation does not.
+
+    Args:
+        before: tensors that are there already, so that views of them are nothing new.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.bytes = 0
         self.peak = 0
-        self._known: set[int] = set()
+        self._known = {tensor.untyped_storage().data_ptr() for tensor in before}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None

@@ -26,8 +26,8 @@ from lmu_asr.training.autoconf import Planner, describe_model
 from lmu_asr.training.distributed import current_world
 from lmu_asr.training.loss import make_training_loss
 from lmu_asr.training.optim import build_optimizer
-from lmu_asr.training.plan import Plan
-from lmu_asr.training.probe import Prober
+from lmu_asr.training.plan import BucketPlan, Plan
+from lmu_asr.training.probe import Probe, Prober
 from lmu_asr.training.profile import (
     MIB,
     Bucket,
@@ -39,6 +39,8 @@ from lmu_asr.training.setup import make_model, prepare_process
 from lmu_asr.training.sizing import Sizing
 from lmu_asr.training.source import LoaderSource
 from lmu_asr.training.step import GradientStep, TrainBatch
+
+STEPS = 3  # of each length, whose largest peak is compared with the predicted one
 
 
 class Run:
@@ -94,15 +96,23 @@ class Run:
             yield from self.source.train_batches(epoch, 0)
 
 
+def _step_of(prober: Prober, bucket: BucketPlan) -> Probe:
+    return prober.run(bucket.micro_rows, Bucket(bucket.frames, bucket.tokens, bucket.utterances))
+
+
 def memory_table(run: Run, plan: Plan) -> list[str]:
-    """Predicted and measured peaks of every bucket's largest piece, the shortest bucket first."""
+    """Predicted peaks of every bucket's largest piece, and those of three steps of each.
+
+    The buckets come in turns, the shortest first, as training mixes them.
+    """
     rows = ["| frames | at once | tensors predicted | measured | resident predicted | measured |"]
     rows.append("|" + "---|" * 6)
     prober = Prober(run.step, run.config.features.num_mel_bins, 1)
-    for b in reversed(plan.buckets):
-        probe = prober.run(b.micro_rows, Bucket(b.frames, b.tokens, b.utterances))
-        pairs = [(b.predicted_tensor_mib, probe.tensor_mib)]
-        pairs.append((b.predicted_resident_mib, probe.resident_mib))
+    buckets = plan.buckets[::-1]
+    rounds = [[_step_of(prober, b) for b in buckets] for _ in range(STEPS)]
+    for b, probes in zip(buckets, zip(*rounds, strict=True), strict=True):
+        pairs = [(b.predicted_tensor_mib, max(p.tensor_mib or 0.0 for p in probes))]
+        pairs.append((b.predicted_resident_mib, max(p.resident_mib or 0.0 for p in probes)))
         cells = [f"{p:.0f} | {m:.0f} ({p / m - 1:+.1%})" for p, m in pairs if p and m]
         rows.append(f"| {b.frames} | {b.micro_rows} of {b.rows} | " + " | ".join(cells) + " |")
     return rows

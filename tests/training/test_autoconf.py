@@ -123,7 +123,7 @@ def test_plenty_of_memory_splits_nothing() -> None:
 
 def test_a_step_that_fails_is_bisected() -> None:
     model = SmallMemory(ToyModel(0.0, 200), 400, "backward")  # less than it pretends to be
-    plan = make_plan(config(), step_of(model), SPEECH, 40 * MIB)
+    plan = make_plan(config(), step_of(model), SPEECH, 12 * MIB)
     for bucket in plan.buckets:
         most = 400 // bucket.frames
         assert most - max(1, most // 8) <= bucket.micro_rows <= most

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 
 from lmu_asr.training.distributed import current_world
 from lmu_asr.training.loss import TrainingLoss, ctc_loss
-from lmu_asr.training.probe import Cost, Line, Probe, Prober, cost_through, largest_fitting
+from lmu_asr.training.probe import (
+    Cost,
+    Line,
+    Probe,
+    Prober,
+    cost_through,
+    evened_out,
+    largest_fitting,
+)
 from lmu_asr.training.profile import MIB, Bucket, can_measure
 from lmu_asr.training.step import GradientStep
 from tests.training.test_step import SmallMemory
@@ -31,21 +39,29 @@ def probe(rows: int, tensors: float, resident: float | None = None) -> Probe:
 
 
 def test_a_line_goes_through_two_steps() -> None:
-    cost = cost_through(probe(1, 30.0, 25.0), probe(3, 50.0, 65.0))
-    assert cost.tensors == Line(20.0 * MIB, 0.1 * MIB)
-    assert cost.resident == Line(5.0 * MIB, 0.2 * MIB)
-    assert cost.at(100) == 30 * MIB and cost.at(300) == 65 * MIB
-    assert cost.fitting(45.0 * MIB) == 200  # of resident memory; tensors would be 250
+    cost = cost_through(probe(1, 30.0, 25.0), probe(3, 50.0, 60.0))
+    assert cost == Cost(Line(20.0 * MIB, 0.1 * MIB), 1.2)
+    assert cost.at(100) == pytest.approx(36 * MIB) and cost.at(300) == pytest.approx(60 * MIB)
+    assert cost.resident is not None and cost.resident.at(300) == pytest.approx(60 * MIB)
+    assert cost.fitting(48.1 * MIB) == 200  # of resident memory; tensors would be 281
     assert cost.fitting(10.0 * MIB) == 0
 
 
-def test_resident_memory_grows_at_least_as_tensors_in_the_larger_step() -> None:
-    cost = cost_through(probe(1, 30.0, 70.0), probe(3, 50.0, 75.0))  # a first step full of chance
-    assert cost.resident == Line(30.0 * MIB, 1.5 * 0.1 * MIB)
+def test_tensors_that_were_not_all_written_count_whole() -> None:
+    cost = cost_through(probe(1, 30.0, 10.0), probe(3, 50.0, 40.0))
+    assert cost.at(300) == 50 * MIB and cost.fitting(50 * MIB) == 300
 
 
 def test_one_step_alone_counts_as_a_line_through_nothing() -> None:
     assert cost_through(probe(1, 30.0), None) == Cost(Line(0.0, 0.3 * MIB), None)
+    assert cost_through(probe(1, 30.0, 45.0), None) == Cost(Line(0.0, 0.3 * MIB), 1.5)
+
+
+def test_half_of_chance_is_that_of_all() -> None:
+    line = Line(1.0, 2.0)
+    found = evened_out([Cost(line, 1.1), Cost(line, 1.3), Cost(line, None)])
+    assert [cost.held for cost in found] == [pytest.approx(1.15), pytest.approx(1.25), None]
+    assert evened_out([Cost(line, None)]) == [Cost(line, None)]
 
 
 @given(st.integers(0, 300), st.integers(0, 300), st.booleans())
@@ -91,6 +107,15 @@ def test_measuring_changes_nothing() -> None:
     assert len(prober.probes) == 2
     assert all(torch.equal(before[k], v) for k, v in step.model.state_dict().items())
     assert step.flat.buffer.abs().max() == 0 and step.limits == [(50, 60)]
+
+
+def test_a_first_step_that_counts_for_nothing_comes_before_what_is_measured() -> None:
+    model = SmallMemory(ToyModel(0.0), 10_000, "backward")
+    prober = Prober(step_of(model), F, 1)
+    prober.run(2, BUCKET, count=False)
+    prober.run(3, BUCKET)
+    prober.run(3, BUCKET)
+    assert model.sizes == [2, 1, 3, 3] and [p.rows for p in prober.probes] == [2, 3, 3]
 
 
 def test_a_step_that_does_not_fit_is_no_step_in_pieces() -> None:

@@ -51,6 +51,17 @@ def test_bytes_of_live_tensors_and_their_peak() -> None:
 
 
 @measured
+def test_what_is_there_before_is_nothing_new() -> None:
+    weight, other = torch.zeros(1000), torch.zeros(50)
+    with TensorMemory([weight]) as memory:
+        weight.zero_()
+        view = weight.view(10, 100).t()
+        assert memory.peak == 0
+        other.zero_()  # nobody named it
+    assert memory.peak == 200 and view.shape == (100, 10)
+
+
+@measured
 def test_saved_activations_count_until_backward() -> None:
     weight = torch.zeros(100, 100, requires_grad=True)
     with TensorMemory() as memory:
