@@ -91,7 +91,7 @@ def _meet(world: World, store: dist.Store, attempt: int, patience: timedelta) ->
     Raises:
         TrainingError: some did not come, or are in a later attempt already.
     """
-    store.set(f"here-{attempt}-{world.rank}", "1")
+    store.add(f"here-{attempt}-{world.rank}", 1)
     count = store.add(f"count-{attempt}", 1)
     minutes = patience.total_seconds() / 60 * (2 if attempt else 1)
     deadline = time.monotonic() + 60 * minutes
@@ -108,7 +108,7 @@ def _meet(world: World, store: dist.Store, attempt: int, patience: timedelta) ->
 
 def _missing(world: World, store: dist.Store, attempt: int, minutes: float) -> str:
     absent = [
-        str(rank) for rank in range(world.world_size) if not store.check([f"here-{attempt}-{rank}"])
+        str(rank) for rank in range(world.world_size) if not store.add(f"here-{attempt}-{rank}", 0)
     ]
     return (
         f"rank {world.rank}: rank {', '.join(absent[:8])} of {world.world_size} did not join within "

@@ -47,7 +47,7 @@ def join(minutes: float) -> None:
 
 def test_who_did_not_come_is_named(second_of_three: int) -> None:
     store = agents_store(second_of_three)
-    store.set("here-0-0", "1")
+    store.add("here-0-0", 1)
     store.add("count-0", 1)
     start = time.monotonic()
     with pytest.raises(TrainingError, match=r"rank 1: rank 2 of 3 did not join within 0\.01"):
