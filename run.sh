@@ -29,7 +29,8 @@ usage: ./run.sh [options]
   --num-nodes N        machines to train on (1), with --node-rank, --master-addr, --master-port
   --launcher NAME      plain, torchrun, accelerate or ray (plain for one process, else torchrun)
   --max-restarts N     times that a process which died is started again (0)
-  --nj N               parallel jobs of data preparation (number of cores)
+  --nj N               parallel jobs of data preparation (number of cores); with --launcher ray
+                       on the cluster of RAY_ADDRESS
   --data-dir DIR       prepared data (data)
   --exp-dir DIR        experiments (exp)
   --force              run the chosen stages even when they are up to date
@@ -95,7 +96,9 @@ for ((s = stage; s <= stop_stage; s++)); do
   if [[ ${names[s]} == train ]]; then
     train || status=$?
   else
-    $python -m "lmu_asr.stages.${names[s]}" "${common[@]}" || status=$?
+    extra=()
+    [[ ${names[s]}+$launcher == features+ray ]] && extra=(--ray)
+    $python -m "lmu_asr.stages.${names[s]}" "${common[@]}" ${extra[@]+"${extra[@]}"} || status=$?
   fi
   if ((status != 0)); then
     echo "stage $s (${names[s]}) stopped with status $status. To go on:" >&2

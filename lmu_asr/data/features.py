@@ -63,6 +63,7 @@ def prepare_features(
     nj: int = 1,
     training: bool = False,
     report: ValidationReport | None = None,
+    on_ray: bool = False,
 ) -> CutSet:
     """Extract and store the features of one validated split.
 
@@ -78,6 +79,7 @@ def prepare_features(
         nj: processes.
         training: add the speed factors, and write the statistics for normalisation.
         report: report to which utterances that cannot be read are added.
+        on_ray: the processes are those of a Ray cluster.
 
     Returns:
         The stored cuts, as :func:`read_cuts` gives them.
@@ -90,7 +92,8 @@ def prepare_features(
     speeds = [1.0, *(f for f in config.speed_perturb if f != 1.0)] if training else [1.0]
     items = ((cut, speed) for speed in speeds for cut in make_cuts(manifests))
     durations = array("d", (s.duration for s in manifests.supervisions))
-    shards = extract_shards(items, plan_shards(durations, speeds), split, config, out_dir, nj)
+    plan = plan_shards(durations, speeds)
+    shards = extract_shards(items, plan, split, config, out_dir, nj, on_ray)
     for shard in shards:
         for utterance, kind, detail in shard.dropped:
             report.drop(utterance, kind, detail)

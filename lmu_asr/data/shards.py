@@ -129,6 +129,7 @@ def extract_shards(
     config: FeaturesConfig,
     out_dir: Path,
     nj: int,
+    on_ray: bool = False,
 ) -> list[Shard]:
     """Extract features of cuts at their speeds; whole shards of an earlier run are kept.
 
@@ -139,6 +140,7 @@ def extract_shards(
         config: features.
         out_dir: receives ``feats/``.
         nj: processes, each with one thread; the bytes do not depend on it.
+        on_ray: the processes are those of a Ray cluster.
 
     Returns:
         The shards in the order of ``items``.
@@ -158,6 +160,10 @@ def extract_shards(
     def shown(shards: Iterable[Shard]) -> list[Shard]:
         return list(progress(shards, f"features of {split}", len(names), "shard"))
 
+    if on_ray:
+        from lmu_asr.data.ray_shards import make_shards_on_cluster
+
+        return shown(make_shards_on_cluster(tasks, out_dir, nj))
     if nj <= 1 or len(names) <= 1 or plan.seconds < INLINE_SECONDS:
         with _one_thread():
             return shown(map(make_shard, tasks))

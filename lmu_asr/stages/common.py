@@ -36,6 +36,7 @@ class Context:
     recipe: str
     nj: int
     force: bool = False
+    ray: bool = False
 
     @property
     def corpus_id(self) -> str:
@@ -106,7 +107,7 @@ class Stage:
     (files that users touch); ``late_inputs`` reads the inputs again after the run, for inputs that
     only the run itself discovers. ``say`` prints what a user wants to see at every call.
     ``together``: the processes of a launcher all run the stage at once. ``spares`` says which outputs
-    a configuration can do without.
+    a configuration can do without. ``on_cluster``: its jobs can be those of a Ray cluster.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Stage:
     say: Callable[[Context], None] = lambda _: None
     together: bool = False
     spares: Callable[[Context, Path], bool] = lambda _, __: False
+    on_cluster: bool = False
 
     @property
     def number(self) -> int:
@@ -177,6 +179,11 @@ def make_parser(stage: Stage) -> ArgumentParser:
         help="say what would run of the stages from FIRST on; change nothing",
     )
     parser.add_argument("--force", action="store_true", help="run even when up to date")
+    if stage.on_cluster:
+        help_text = (
+            "the --nj jobs are those of the Ray cluster of RAY_ADDRESS, else of this machine"
+        )
+        parser.add_argument("--ray", action="store_true", help=help_text)
     return parser
 
 
@@ -196,7 +203,9 @@ def main(stage: Stage, argv: Sequence[str] | None = None) -> int:
     args = make_parser(stage).parse_args(argv)
     try:
         config = load_config(args.config, args.set)
-        context = Context(config, args.data_dir, args.exp_dir, args.recipe, args.nj, args.force)
+        places = args.data_dir, args.exp_dir, args.recipe, args.nj
+        ray = getattr(args, "ray", False)
+        context = Context(config, *places, args.force, ray)
         with _named_os_errors():
             if args.dry_run is not None:
                 say_plan(stage, context, args.dry_run)

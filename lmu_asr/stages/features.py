@@ -64,6 +64,7 @@ def _prepare_split(context: Context, split: str, manifests: Manifests) -> None:
         nj=context.nj,
         training=split == config.corpus.train,
         report=report,
+        on_ray=context.ray,
     )
     logging.info("%s: %s", split, report.summary())
     with atomic_open(context.features_dir / f"{split}_text") as stream:
@@ -124,13 +125,14 @@ STAGE = Stage(
     rooms=(
         "corpora",
         *("data/audio.py", "data/fbank.py", "data/features.py", "data/importers.py"),
-        *("data/layout.py", "data/manifests.py", "data/remote_audio.py", "data/rows.py"),
-        *("data/shards.py", "data/validate.py"),
+        *("data/layout.py", "data/manifests.py", "data/ray_shards.py", "data/remote_audio.py"),
+        *("data/rows.py", "data/shards.py", "data/validate.py"),
     ),
     after=("download",),
     inputs=inputs,
     late_inputs=True,
     spares=spares,
+    on_cluster=True,
 )
 
 if __name__ == "__main__":
