@@ -97,7 +97,7 @@ for ((s = stage; s <= stop_stage; s++)); do
     train || status=$?
   else
     extra=()
-    [[ ${names[s]}+$launcher == features+ray ]] && extra=(--ray)
+    [[ ${names[s]} == features && $launcher == ray && -n ${RAY_ADDRESS:-} ]] && extra=(--ray)
     $python -m "lmu_asr.stages.${names[s]}" "${common[@]}" ${extra[@]+"${extra[@]}"} || status=$?
   fi
   if ((status != 0)); then
