@@ -91,7 +91,7 @@ def named_failure(rank: int) -> Iterator[None]:
     """Turn the failure of a collective into one line: it means that another process has gone."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, TimeoutError) as error:  # the latter of torch 1 and its stores
         reason = str(error).splitlines()[0][:200]
         raise TrainingError(
             f"rank {rank}: another process of the run has gone or does not answer ({reason}); the "
