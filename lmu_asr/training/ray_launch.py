@@ -21,17 +21,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from lmu_asr.data.ray_cluster import joined_cluster
 from lmu_asr.errors import TrainingError
 from lmu_asr.training.interrupt import SIGNALS, STOP_FILE, mark_stopped
 from lmu_asr.training.launch_options import Launch
-
-OBJECT_STORE_BYTES = 80 * 2**20  # nothing goes through it
-SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-}
 
 
 def train_with_ray(launch: Launch) -> int:
@@ -48,38 +41,13 @@ def train_with_ray(launch: Launch) -> int:
             "--launcher ray --num-nodes: start a cluster first (ray start --head; on the others "
             "ray start --address=HEAD:6379), then set RAY_ADDRESS=auto"
         )
-    os.environ.update(SETTINGS)
     launch.storage.mkdir(parents=True, exist_ok=True)
     records = Path(tempfile.mkdtemp(prefix="run-", dir=launch.storage)).resolve()
     try:
-        with _cluster(launch):
+        with joined_cluster(launch.processes, launch.gpus):
             return _fit(launch, records)
     finally:
         shutil.rmtree(records, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _cluster(launch: Launch) -> Iterator[None]:
-    """Join the cluster of ``RAY_ADDRESS``, or make one of this machine."""
-    import ray
-
-    quiet = ray.LoggingConfig(log_level="ERROR")
-    if "RAY_ADDRESS" in os.environ:
-        kept = {k: v for k, v in os.environ.items() if k == "PYTHONPATH" or k in SETTINGS}
-        ray.init(runtime_env={"env_vars": kept}, logging_config=quiet)
-    else:
-        ray.init(
-            num_cpus=launch.processes,
-            num_gpus=launch.gpus,
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            logging_config=quiet,
-            _node_ip_address="127.0.0.1",
-        )
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _fit(launch: Launch, records: Path) -> int:
