@@ -21,8 +21,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lmu_asr.data.ray_cluster import joined_cluster
 from lmu_asr.errors import TrainingError
+from lmu_asr.ray_cluster import joined_cluster
 from lmu_asr.training.interrupt import SIGNALS, STOP_FILE, mark_stopped
 from lmu_asr.training.launch_options import Launch
 
