@@ -118,9 +118,16 @@ def prepare(arguments: list[str], data: Path, nj: int) -> int:
 
 
 def prepare_by_small_shards(arguments: list[str], data: Path, nj: int) -> int:
-    """Run stage 1 in this process, with as many shards as a large corpus has."""
+    """Run stage 1 in this process, with as many shards as a large corpus has, slow enough to kill."""
     for name, value in SMALL_SHARDS.items():
         setattr(shards, name, value)
+    make = shards.make_shard
+
+    def slowly(task: shards.Task) -> shards.Shard:
+        time.sleep(0.2)
+        return make(task)
+
+    shards.make_shard = slowly
     return prepare(arguments, data, nj)
 
 
