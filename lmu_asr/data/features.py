@@ -89,6 +89,8 @@ def prepare_features(
     """
     report = report or ValidationReport(split, total=len(manifests.supervisions))
     get_extractor(config)  # a backend that is not there is found before any work
+    for left in (*out_dir.glob(f".{split}_*.tmp*"), *out_dir.glob(".cmvn.json.*.tmp*")):
+        left.unlink()  # of a run that was killed while it wrote
     speeds = [1.0, *(f for f in config.speed_perturb if f != 1.0)] if training else [1.0]
     items = ((cut, speed) for speed in speeds for cut in make_cuts(manifests))
     durations = array("d", (s.duration for s in manifests.supervisions))

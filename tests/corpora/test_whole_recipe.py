@@ -165,6 +165,7 @@ def test_processes_and_kills_do_not_change_what_is_prepared(tmp_path, monkeypatc
         child.join()
         assert child.exitcode == -signal.SIGKILL
     assert not (feats.parent / "test_cuts.jsonl.gz").exists()
+    (feats.parent / ".train_cuts.jsonl.gz.abcdefgh.tmp.jsonl.gz").write_bytes(b"killed in writing")
     assert prepare(arguments, tmp_path / "killed", 1) == 0
     whole = prepared(tmp_path / "one")
     assert len([name for name in whole if name.endswith(".lca")]) > 10
