@@ -112,9 +112,9 @@ class _TwoProducts(torch.autograd.Function):
         dtype, D = ctx.product_dtype, grad_y.shape[2]
         flat = grad_y.reshape(x.shape[0], -1)
         grad_x = torch.empty_like(x) if need_x else None
-        grad_output = torch.zeros_like(output) if need_output else None
+        grad_output: Tensor | None = None
         grad_side = torch.empty_like(side) if need_side else None
-        grad_weight = torch.zeros_like(side_weight) if need_weight else None
+        grad_weight: Tensor | None = None
         for rows in row_blocks(x, flat.shape[1]):
             part = flat[rows]
             if positive is not None:
@@ -122,16 +122,18 @@ class _TwoProducts(torch.autograd.Function):
                 part = torch.ops.aten.threshold_backward(part, kept, 0)
             if grad_x is not None:
                 grad_x[rows] = product(part[None], output.T[None], dtype)[0]
-            if grad_output is not None:
-                grad_output += product(x[rows].T[None], part[None], dtype)[0]
+            if need_output:
+                found = product(x[rows].T[None], part[None], dtype)[0]
+                grad_output = found if grad_output is None else grad_output.add_(found)
             if side is None:
                 continue
             frames, per_row = part.reshape(-1, D), side.shape[0] // x.shape[0]
             of_side = slice(rows.start * per_row, rows.stop * per_row)
             if grad_side is not None:
                 grad_side[of_side] = product(frames[None], side_weight[None], dtype)[0]
-            if grad_weight is not None:
-                grad_weight += product(side[of_side].T[None], frames[None], dtype)[0].T
+            if need_weight:
+                found = product(side[of_side].T[None], frames[None], dtype)[0].T
+                grad_weight = found if grad_weight is None else grad_weight.add_(found)
         return grad_x, grad_output, grad_side, grad_weight, None, None, None
 
 
@@ -205,5 +207,5 @@ class _OneChannelOutput(torch.autograd.Function):
         for j in range(1, L):
             inner[: L - j] += grad[j, j:]
         carried = grad[L : L + Q].reshape(lifted.shape[0], -1)
-        grad_weight = torch.addmm(matmul(carried.T, lifted), inner.T, impulse)
+        grad_weight = torch.addmm(matmul(lifted.T, carried).T, inner.T, impulse)
         return grad_weight, grad[L + Q].sum(0), None, None
