@@ -1,7 +1,8 @@
 """Records on disk, in order and by key: what lists of millions of utterances go through.
 
 A few thousand stay in memory; more go to a file without a name, in the directory that ``TMPDIR`` names
-or else in ``/var/tmp``, which is gone when the records are.
+or else in ``/var/tmp``, which is gone when the records are. They are pickled: the file has no name that
+another could write to, and what is read is what this process wrote.
 """
 
 from __future__ import annotations
