@@ -12,37 +12,19 @@ Shapes: N batch, T frames, F features, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from lmu_asr.errors import TrainingError
 from lmu_asr.training.distributed import World
-from lmu_asr.training.loss import TrainingLoss
 from lmu_asr.training.optim import FlatGradients
 from lmu_asr.training.step import SLOTS, GradientStep, TrainBatch
 from lmu_asr.training.strategy import Strategy
 
 OLDEST_TORCH = 2, 7
 EMPTY_FRAMES = 100  # of a pass that only keeps step with the others
-
-
-class Fsdp(Strategy):
-    """``train.strategy=fsdp``."""
-
-    def place(self, model: nn.Module, world: World) -> nn.Module:
-        return shard(model, world)
-
-    def step(
-        self,
-        model: nn.Module,
-        loss: TrainingLoss,
-        world: World,
-        precision: torch.dtype | None,
-        reseed: Callable[[], None],
-    ) -> ShardedStep:
-        return ShardedStep(model, loss, world, precision, reseed)
 
 
 def shard(model: nn.Module, world: World) -> nn.Module:
@@ -160,3 +142,12 @@ class ShardedStep(GradientStep):
         with torch.autocast(device.type, self.precision, enabled=self.precision is not None):
             log_probs: Tensor = self.model(features, lens)[0]  # (1, T', V)
         self._differentiate(log_probs.sum() * 0.0)
+
+
+class Fsdp(Strategy):
+    """``train.strategy=fsdp``."""
+
+    gradient_step = ShardedStep
+
+    def place(self, model: nn.Module, world: World) -> nn.Module:
+        return shard(model, world)

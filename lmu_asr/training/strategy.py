@@ -23,6 +23,8 @@ from lmu_asr.training.step import GradientStep
 class Strategy:
     """``train.strategy=ddp``: the whole model, its gradients and its optimiser state in each process."""
 
+    gradient_step: type[GradientStep] = GradientStep
+
     def place(self, model: nn.Module, world: World) -> nn.Module:
         """Move ``model`` to the device; it has the same weights in every process before."""
         return model.to(world.device)
@@ -30,6 +32,10 @@ class Strategy:
     def optimizer(self, model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
         """The optimiser of the placed model."""
         return build_optimizer(model, config)
+
+    def trained(self, model: nn.Module) -> nn.Module:
+        """What forward and backward passes of the placed model go through."""
+        return model
 
     def step(
         self,
@@ -40,7 +46,7 @@ class Strategy:
         reseed: Callable[[], None],
     ) -> GradientStep:
         """The gradient step of the placed model; arguments as of :class:`GradientStep`."""
-        return GradientStep(model, loss, world, precision, reseed)
+        return self.gradient_step(self.trained(model), loss, world, precision, reseed)
 
 
 def is_for_several(config: Config, world: World) -> bool:

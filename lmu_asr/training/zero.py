@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from lmu_asr.config import TrainConfig
 from lmu_asr.errors import TrainingError
 from lmu_asr.training.distributed import World
-from lmu_asr.training.loss import TrainingLoss
 from lmu_asr.training.optim import FlatGradients, build_optimizer
 from lmu_asr.training.sharded import ShardedGradients, ShardedStep
 from lmu_asr.training.step import SLOTS, TrainBatch
@@ -29,40 +28,6 @@ from lmu_asr.training.strategy import Strategy
 
 MOMENTS = "exp_avg", "exp_avg_sq"
 BUCKET = 50_000_000  # gradients that travel together at the most; DeepSpeed wants it even
-
-
-class Zero(Strategy):
-    """``train.strategy=deepspeed``.
-
-    Raises:
-        TrainingError: DeepSpeed is not installed.
-    """
-
-    def place(self, model: nn.Module, world: World) -> nn.Module:
-        self.deepspeed = load_deepspeed(world)
-        self.world = world
-        return super().place(model, world)
-
-    def optimizer(self, model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-        whole = sum(p.numel() for p in model.parameters())
-        base = build_optimizer(model, config)
-        groups = [{**group, "params": list(group["params"])} for group in base.param_groups]
-        self.engine = self.deepspeed.initialize(
-            model=Autocast(model),
-            optimizer=base,
-            config=options(self.world.world_size, min(BUCKET, whole + whole % 2)),
-        )[0]
-        return cast(torch.optim.Optimizer, ZeroOptimizer(self.engine, groups))
-
-    def step(
-        self,
-        model: nn.Module,
-        loss: TrainingLoss,
-        world: World,
-        precision: torch.dtype | None,
-        reseed: Callable[[], None],
-    ) -> ZeroStep:
-        return ZeroStep(self.engine, loss, world, precision, reseed)
 
 
 def load_deepspeed(world: World) -> Any:
@@ -245,3 +210,32 @@ class ZeroStep(ShardedStep):
 
     def _differentiate(self, loss: Tensor) -> None:
         self.engine.backward(loss, scale_wrt_gas=False)
+
+
+class Zero(Strategy):
+    """``train.strategy=deepspeed``.
+
+    Raises:
+        TrainingError: DeepSpeed is not installed.
+    """
+
+    gradient_step = ZeroStep
+
+    def place(self, model: nn.Module, world: World) -> nn.Module:
+        self.deepspeed = load_deepspeed(world)
+        self.world = world
+        return super().place(model, world)
+
+    def optimizer(self, model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+        whole = sum(p.numel() for p in model.parameters())
+        base = build_optimizer(model, config)
+        groups = [{**group, "params": list(group["params"])} for group in base.param_groups]
+        self.engine = self.deepspeed.initialize(
+            model=Autocast(model),
+            optimizer=base,
+            config=options(self.world.world_size, min(BUCKET, whole + whole % 2)),
+        )[0]
+        return cast(torch.optim.Optimizer, ZeroOptimizer(self.engine, groups))
+
+    def trained(self, model: nn.Module) -> nn.Module:
+        return cast(nn.Module, self.engine)

@@ -63,14 +63,19 @@ def test_shards_train_as_whole_parameters_do(tmp_path: Path, rows: int) -> None:
         assert_close(*both)
 
 
-@NEEDS_FSDP
-def test_a_stopped_run_goes_on_exactly(tmp_path: Path) -> None:
-    options = ["train.ema=0.9", "train.average=2", *SHARDED]
+def wait_for_checkpoint(exp_dir: Path) -> None:
+    """Wait until the run has left its first checkpoint."""
+    while not CheckpointStore(exp_dir, 1).steps():
+        time.sleep(0.05)
+
+
+def check_that_a_killed_run_goes_on(tmp_path: Path, strategy: list[str]) -> None:
+    """A run whose processes are killed ends bit-equal to an undisturbed one."""
+    options = ["train.ema=0.9", "train.average=2", *strategy]
     run(tmp_path / "calm", *options, size=2)
     processes = spawn(tmp_path / "killed", [*options, "toy.pause=0.2"], 2)
     wait_until_it_trains(tmp_path / "killed")
-    while not CheckpointStore(tmp_path / "killed", 1).steps():
-        time.sleep(0.05)
+    wait_for_checkpoint(tmp_path / "killed")
     for process in processes:
         process.kill()
         process.join()
@@ -78,20 +83,28 @@ def test_a_stopped_run_goes_on_exactly(tmp_path: Path) -> None:
     assert differences(outcome(tmp_path / "calm"), outcome(tmp_path / "killed")) == []
 
 
+def stop_in_the_middle(exp_dir: Path, options: list[str]) -> None:
+    """Train until a checkpoint is there, then ask one of the two processes to save and leave."""
+    processes = spawn(exp_dir, [*options, "toy.pause=0.2"], 2)
+    wait_for_checkpoint(exp_dir)
+    processes[1].terminate()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert 0 < CheckpointStore(exp_dir, 1).steps()[-1] < 15
+
+
+@NEEDS_FSDP
+def test_a_stopped_run_goes_on_exactly(tmp_path: Path) -> None:
+    check_that_a_killed_run_goes_on(tmp_path, SHARDED)
+
+
 @NEEDS_FSDP
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_run_goes_on_with_another_strategy(tmp_path: Path, size: int) -> None:
     options = ["model.dropout=0", "train.ema=0.9", "train.average=2", "features.num_mel_bins=8"]
     run(tmp_path / "ddp", *options, size=2)
-    processes = spawn(tmp_path / "both", [*options, *SHARDED, "toy.pause=0.2"], 2)
-    while not CheckpointStore(tmp_path / "both", 1).steps():
-        time.sleep(0.05)
-    processes[1].terminate()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
-    steps = CheckpointStore(tmp_path / "both", 1).steps()
-    assert 0 < steps[-1] < 15
+    stop_in_the_middle(tmp_path / "both", [*options, *SHARDED])
     run(tmp_path / "both", *options, size=size)
     assert_close(*(load_checkpoint(tmp_path / n / "last.pt").tensors for n in ("ddp", "both")))
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from lmu_asr.errors import TrainingError
-from lmu_asr.training.checkpoint import CheckpointStore, load_checkpoint
+from lmu_asr.training.checkpoint import load_checkpoint
 from lmu_asr.training.distributed import current_world
 from lmu_asr.training.zero import load_deepspeed
-from tests.training.outcome import differences, outcome
 from tests.training.processes import finish, launch
-from tests.training.test_kill import wait_until_it_trains
-from tests.training.test_sharded import OPTIONS, assert_close, curve
+from tests.training.test_sharded import (
+    OPTIONS,
+    assert_close,
+    check_that_a_killed_run_goes_on,
+    curve,
+    stop_in_the_middle,
+)
 from tests.training.tiny_data import make_data
-from tests.training.toy import run, spawn
+from tests.training.toy import run
 
 ZERO = ["train.strategy=deepspeed", "features.num_mel_bins=8"]
 extras = [pytest.mark.slow, pytest.mark.extras]
@@ -42,17 +45,7 @@ class TestOnTwoProcesses:
         assert_alike(tmp_path / "ddp", tmp_path / "zero")
 
     def test_a_killed_run_goes_on_exactly(self, tmp_path: Path) -> None:
-        options = ["train.ema=0.9", "train.average=2", *ZERO]
-        run(tmp_path / "calm", *options, size=2)
-        processes = spawn(tmp_path / "killed", [*options, "toy.pause=0.2"], 2)
-        wait_until_it_trains(tmp_path / "killed")
-        while not CheckpointStore(tmp_path / "killed", 1).steps():
-            time.sleep(0.05)
-        for process in processes:
-            process.kill()
-            process.join()
-        run(tmp_path / "killed", *options, size=2)
-        assert differences(outcome(tmp_path / "calm"), outcome(tmp_path / "killed")) == []
+        check_that_a_killed_run_goes_on(tmp_path, ZERO)
 
     @pytest.mark.parametrize("names", [("deepspeed", "ddp"), ("ddp", "deepspeed")])
     def test_a_run_goes_on_with_another_strategy(
@@ -61,14 +54,7 @@ class TestOnTwoProcesses:
         options = ["model.dropout=0", "train.ema=0.9", "train.average=2", "features.num_mel_bins=8"]
         run(tmp_path / "ddp", *options, size=2)
         first, then = (f"train.strategy={name}" for name in names)
-        processes = spawn(tmp_path / "both", [*options, first, "toy.pause=0.2"], 2)
-        while not CheckpointStore(tmp_path / "both", 1).steps():
-            time.sleep(0.05)
-        processes[1].terminate()
-        for process in processes:
-            process.join()
-        assert [process.exitcode for process in processes] == [0, 0]
-        assert 0 < CheckpointStore(tmp_path / "both", 1).steps()[-1] < 15
+        stop_in_the_middle(tmp_path / "both", [*options, first])
         run(tmp_path / "both", *options, then, size=2)
         assert_close(*(load_checkpoint(tmp_path / n / "last.pt").tensors for n in ("ddp", "both")))
 
