@@ -96,23 +96,33 @@ class Run:
             yield from self.source.train_batches(epoch, 0)
 
 
-def _step_of(prober: Prober, bucket: BucketPlan) -> Probe:
-    return prober.run(bucket.micro_rows, Bucket(bucket.frames, bucket.tokens, bucket.utterances))
+def _step_of(prober: Prober, bucket: BucketPlan) -> tuple[Probe, float]:
+    """A step of the bucket's largest piece, and the MiB that the process held before it."""
+    before = (resident_bytes() or 0) / MIB
+    shape = Bucket(bucket.frames, bucket.tokens, bucket.utterances)
+    return prober.run(bucket.micro_rows, shape), before
 
 
 def memory_table(run: Run, plan: Plan) -> list[str]:
     """Predicted peaks of every bucket's largest piece, and those of three steps of each.
 
-    The buckets come in turns, the shortest first, as training mixes them.
+    The buckets come in turns, the shortest first, as training mixes them. A process is predicted
+    as what it holds before the step and what the step is predicted to add.
     """
-    rows = ["| frames | at once | tensors predicted | measured | resident predicted | measured |"]
-    rows.append("|" + "---|" * 6)
+    rows = [
+        "| frames | at once | tensors predicted | measured | resident predicted | measured "
+        "| process predicted | measured |"
+    ]
+    rows.append("|" + "---|" * 8)
     prober = Prober(run.step, run.config.features.num_mel_bins, 1)
     buckets = plan.buckets[::-1]
     rounds = [[_step_of(prober, b) for b in buckets] for _ in range(STEPS)]
     for b, probes in zip(buckets, zip(*rounds, strict=True), strict=True):
-        pairs = [(b.predicted_tensor_mib, max(p.tensor_mib or 0.0 for p in probes))]
-        pairs.append((b.predicted_resident_mib, max(p.resident_mib or 0.0 for p in probes)))
+        probe, before = max(probes, key=lambda pair: pair[0].resident_mib or 0.0)
+        tensors = max(p.tensor_mib or 0.0 for p, _ in probes)
+        resident, predicted = probe.resident_mib or 0.0, b.predicted_resident_mib or 0.0
+        pairs = [(b.predicted_tensor_mib, tensors), (predicted, resident)]
+        pairs.append((before + predicted, before + resident))
         cells = [f"{p:.0f} | {m:.0f} ({p / m - 1:+.1%})" for p, m in pairs if p and m]
         rows.append(f"| {b.frames} | {b.micro_rows} of {b.rows} | " + " | ".join(cells) + " |")
     return rows
