@@ -309,9 +309,12 @@ class TrainConfig:
     )
     loss: str = opt(
         "ctc",
-        "ctc: by the engine of graph.fsa; k2_ctc; graph_ctc: over all pronunciations, by k2",
-        choices=("ctc", "k2_ctc", "graph_ctc"),
+        "ctc: by the engine of graph.fsa; k2_ctc; graph_ctc: over all pronunciations, by k2; lf_mmi: "
+        "against every token sequence, weighted by an n-gram model of tokens",
+        choices=("ctc", "k2_ctc", "graph_ctc", "lf_mmi"),
     )
+    mmi_order: int = opt(3, "order of the n-gram model of train.loss=lf_mmi", min=2, max=3)
+    mmi_ctc: float = opt(0.1, "CTC added to train.loss=lf_mmi, times this", min=0.0, max=10)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Training losses: CTC, of inner layers too, label smoothing, consistency of two views (CR-CTC).
+"""Training losses: CTC, of inner layers too, LF-MMI, label smoothing, consistency of two views (CR-CTC).
 
 Shapes: N batch, T frames after subsampling, V vocabulary, S target length. All in float32, natural
 logarithms, summed over frames: the trainer divides by the frames of the global batch.
@@ -6,8 +6,9 @@ logarithms, summed over frames: the trainer divides by the frames of the global 
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmu_asr.config import Config
-from lmu_asr.errors import ConfigError
+from lmu_asr.errors import ConfigError, LangError
 from lmu_asr.lang.lang import Lang
+from lmu_asr.training.lf_mmi import LfMmiLoss
 
 CtcLoss = Callable[[Tensor, Tensor, Sequence[Sequence[int]]], Tensor]
 """``(log_probs (N, T, V), lens (N,), targets) -> (N,)``: negative log-probability of each utterance."""
@@ -111,17 +113,47 @@ def get_graph_loss(lang: object) -> TextLoss:
     return graph_loss
 
 
-def make_training_loss(config: Config, lang: object) -> TrainingLoss:
-    """Return the loss that the options ``train.loss cr_ctc inter_ctc label_smoothing`` ask for."""
+def get_lf_mmi_loss(config: Config, lang: object, ctc: CtcLoss, texts: Iterable[str]) -> CtcLoss:
+    """Return LF-MMI with the n-gram model of tokens that ``texts`` give.
+
+    Raises:
+        ConfigError: the tokens are too many for ``train.mmi_order``, or ``lang`` has no tokenizer.
+        LangError: there is no text.
+    """
+    if not isinstance(lang, Lang):
+        raise ConfigError("train.loss=lf_mmi needs a lang directory")
+    sequences = _encoded(lang, texts)
     options = config.train
+    return LfMmiLoss(sequences, lang.vocab_size, options.mmi_order, ctc, options.mmi_ctc)
+
+
+def _encoded(lang: Lang, texts: Iterable[str]) -> Iterator[list[int]]:
+    """Tokens of the texts that have some; training leaves the others out, too."""
+    for text in texts:
+        with contextlib.suppress(LangError):
+            yield lang.encode(text)
+
+
+def make_training_loss(config: Config, lang: object, texts: Iterable[str] = ()) -> TrainingLoss:
+    """Return the loss that the options ``train.loss cr_ctc inter_ctc label_smoothing`` ask for.
+
+    Args:
+        config: the resolved configuration.
+        lang: tokens, tokenizer and lexicon.
+        texts: the training transcripts, read where the loss needs them.
+    """
+    options = config.train
+    ctc = get_ctc_loss(config)
     graph = get_graph_loss(lang) if options.loss == "graph_ctc" else None
+    last = get_lf_mmi_loss(config, lang, ctc, texts) if options.loss == "lf_mmi" else None
     return TrainingLoss(
-        get_ctc_loss(config),
+        ctc,
         options.cr_ctc,
         graph,
         options.inter_ctc,
         len(inter_ctc_layers(config)),
         options.label_smoothing,
+        last,
     )
 
 
@@ -200,6 +232,7 @@ class TrainingLoss:
         inter_ctc: share that the mean loss of the inner outputs has (Lee and Watanabe 2021).
         taps: inner outputs; their rows follow those of the last layer.
         label_smoothing: share of :func:`uniform_loss` in the CTC loss of each output.
+        last: loss of the last layer's output, in place of ``ctc``; None: ``ctc``.
     """
 
     ctc: CtcLoss
@@ -208,6 +241,7 @@ class TrainingLoss:
     inter_ctc: float = 0.0
     taps: int = 0
     label_smoothing: float = 0.0
+    last: CtcLoss | None = None
 
     @property
     def views(self) -> int:
@@ -229,11 +263,15 @@ class TrainingLoss:
             lens: as many.
             targets: N token sequences.
             texts: N transcripts, for ``graph``.
-            power: below 1, :func:`annealed_ctc_loss` takes the place of ``ctc`` and ``graph``.
+            power: below 1, :func:`annealed_ctc_loss` takes the place of all others.
         """
         outputs = log_probs.chunk(1 + self.taps)  # each (views * N, T, V)
         lens = lens[: len(outputs[0])]
-        losses = [self._of_views(output, lens, targets, texts, power) for output in outputs]
+        rules = [self.last or self.ctc] + [self.ctc] * self.taps
+        losses = [
+            self._of_views(rule, output, lens, targets, texts, power)
+            for rule, output in zip(rules, outputs, strict=True)
+        ]
         loss = losses[0]
         if self.taps:
             inner = sum(losses[1:], torch.zeros_like(loss)) / self.taps
@@ -246,6 +284,7 @@ class TrainingLoss:
 
     def _of_views(
         self,
+        rule: CtcLoss,
         log_probs: Tensor,
         lens: Tensor,
         targets: Sequence[Sequence[int]],
@@ -258,7 +297,7 @@ class TrainingLoss:
         elif self.graph is not None:
             both = self.graph(log_probs, lens, [*texts] * self.views)  # (views * N,)
         else:
-            both = self.ctc(log_probs, lens, [*targets] * self.views)
+            both = rule(log_probs, lens, [*targets] * self.views)
         if self.label_smoothing:
             smooth = uniform_loss(log_probs, lens)
             both = (1.0 - self.label_smoothing) * both + self.label_smoothing * smooth

@@ -175,7 +175,7 @@ def plan_keys(
     """Fingerprints of everything that a plan depends on."""
     train = config.train
     options = [processes, train.max_duration, train.precision, train.cr_ctc, train.loss]
-    options += [train.inter_ctc, train.label_smoothing]
+    options += [train.inter_ctc, train.label_smoothing, train.mmi_order]
     options += [train.memory_mib, train.num_workers, train.deterministic, config.graph.fsa]
     parts: dict[str, Any] = {
         "hardware": machine.to_json(),

@@ -154,5 +154,6 @@ def measure(
     freeze(model, config.train.freeze)
     source = LoaderSource(config, data_dir, lang, model.output_lens, world)
     precision = choose_precision(config.train.precision, world)
-    step = GradientStep(model, make_training_loss(config, lang), world, precision, lambda: None)
+    loss = make_training_loss(config, lang, source.transcripts())
+    step = GradientStep(model, loss, world, precision, lambda: None)
     return Sizing(config, source, exp_dir, world, fresh)(step)

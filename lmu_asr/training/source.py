@@ -125,6 +125,19 @@ class LoaderSource:
         """Number of global batches of the epoch."""
         return len(self._loader(epoch, 0))
 
+    def transcripts(self) -> Iterator[str]:
+        """Transcripts of the training split, those of utterances left out among them.
+
+        Raises:
+            DataError: stage 1 has not written them.
+        """
+        path = self.dev_path.with_name(f"{self.config.corpus.train}_text")
+        if not path.is_file():
+            raise DataError(f"{path}: no transcripts; run stage 1 (features) first")
+        with path.open(encoding="utf-8") as stream:
+            for line in stream:
+                yield line.rstrip("\n").partition(" ")[2]
+
     def lengths(self) -> Lengths:
         """Frames of the training utterances, and tokens of all or, of millions, of a telling part."""
         sampler = self._loader(0, 0).batches

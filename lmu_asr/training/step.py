@@ -71,6 +71,9 @@ class TrainBatch:
 class TrainSource(Protocol):
     """The data of a run, as one process sees it."""
 
+    def transcripts(self) -> Iterable[str]:
+        """Transcripts of the training split."""
+
     def count_batches(self, epoch: int) -> int:
         """Number of global batches of the epoch."""
 

@@ -107,7 +107,7 @@ class Trainer:
         freeze(model, config.train.freeze)
         strategy = choose_strategy(config, world)
         self.model = strategy.place(model, world).train()
-        self.loss = make_training_loss(config, lang)
+        self.loss = make_training_loss(config, lang, source.transcripts())
         self.optimizer = strategy.optimizer(self.model, config.train)
         self.gradients = strategy.step(
             self.model, self.loss, world, self.precision, self._seed_step

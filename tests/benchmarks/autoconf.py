@@ -53,7 +53,7 @@ class Run:
         self.config = config
         self.model = make_model(config, data_dir, lang.vocab_size, "").train()
         self.source = LoaderSource(config, data_dir, lang, self.model.output_lens, world)
-        loss = make_training_loss(config, lang)
+        loss = make_training_loss(config, lang, self.source.transcripts())
         self.step = GradientStep(self.model, loss, world, None, lambda: None)
         self.optimizer = build_optimizer(self.model, config.train)
 

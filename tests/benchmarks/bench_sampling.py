@@ -122,7 +122,8 @@ def train(root: Path, start_share: float) -> None:
     lang = Lang.load(root / "lang")
     model = make_model(config, root, lang.vocab_size, "").train()
     source = LoaderSource(config, root, lang, model.output_lens, world)
-    step = GradientStep(model, make_training_loss(config, lang), world, None, lambda: None)
+    loss = make_training_loss(config, lang, source.transcripts())
+    step = GradientStep(model, loss, world, None, lambda: None)
     count = source.count_batches(3)
     counted = time.perf_counter() - begin
     plan = Sizing(config, source, root, world)(step)

@@ -100,6 +100,10 @@ class ToySource:
         self.world, self.batches, self.rows = world, batches, rows
         self.pause, self.headroom = pause, headroom
 
+    def transcripts(self) -> list[str]:
+        """None: no loss here reads them."""
+        return []
+
     def count_batches(self, epoch: int) -> int:
         """Global batches of an epoch."""
         return self.batches

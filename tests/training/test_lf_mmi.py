@@ -1,0 +1,120 @@
+"""LF-MMI against sums over every path, and what it promises."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from lmu_asr.config_files import config_from_dict
+from lmu_asr.errors import ConfigError, LangError
+from lmu_asr.lang.lang import Lang
+from lmu_asr.training.lf_mmi import Denominator, LfMmiLoss, TokenModel
+from lmu_asr.training.loss import ctc_loss, make_training_loss
+from tests.training.test_loss import collapsed, random_log_probs
+
+TEXTS = [[1, 2, 2], [2, 1], [3], [1, 1, 3, 2], []]
+
+
+def model(order: int) -> TokenModel:
+    return TokenModel(TEXTS, 4, order)
+
+
+def sum_of_paths(log_probs: Tensor, tokens: TokenModel) -> Tensor:
+    """Log of the sum over all paths, each one's sequence weighted: ``(T, V)`` float64."""
+    scores = []
+    for path in itertools.product(range(4), repeat=len(log_probs)):
+        frames = log_probs[torch.arange(len(path)), list(path)].sum()
+        scores.append(frames + tokens.score(collapsed(path)))
+    return torch.stack(scores).logsumexp(0)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_denominator_is_the_sum_over_all_paths(order: int) -> None:
+    tokens, lens = model(order), [5, 3, 1]
+    logits = (3 * random_log_probs(3, 5, 4)).requires_grad_()
+    log_probs = logits.log_softmax(-1)
+    got = Denominator(tokens).log_sum(log_probs, torch.tensor(lens))
+    exact = log_probs.double()
+    want = torch.stack([sum_of_paths(exact[n, : lens[n]], tokens) for n in range(3)])
+    torch.testing.assert_close(got.double(), want, rtol=1e-6, atol=1e-6)
+    pick = torch.tensor([1.0, -0.5, 2.0])
+    ours, theirs = (
+        torch.autograd.grad(s, logits, retain_graph=True)[0]
+        for s in (got @ pick, want @ pick.double())
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_the_token_model_is_a_distribution_and_scores_as_the_ngram_model_does(order: int) -> None:
+    tokens = model(order)
+    sums = tokens.probs.sum(2) + tokens.ends
+    starts = torch.zeros_like(sums, dtype=torch.bool)
+    starts[1:, 0] = True  # histories that cannot be
+    torch.testing.assert_close(sums, (~starts).float())
+    assert tokens.probs[..., 0].max() == 0.0
+    assert tokens.probs[:1].gt(0).sum() == tokens.probs[:1, :, 1:].numel()
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_the_loss_is_a_negative_log_posterior(order: int) -> None:
+    """Over all sequences of at most T tokens the posteriors of LF-MMI sum to 1."""
+    loss = LfMmiLoss(TEXTS, 4, order, ctc_loss, 0.0)
+    log_probs, T = random_log_probs(1, 4, 4), 4
+    sequences = {tuple(collapsed(path)) for path in itertools.product(range(4), repeat=T)}
+    posteriors = [
+        math.exp(-loss(log_probs, torch.tensor([T]), [list(sequence)]).item())
+        for sequence in sequences
+    ]
+    assert max(posteriors) < 1.0 and sum(posteriors) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_long_and_hopeless_posteriors_stay_finite() -> None:
+    """400 frames, each sure of a token of its own: nothing under- or overflows."""
+    logits = torch.full((2, 400, 4), -60.0)
+    logits[:, torch.arange(400), torch.arange(400) % 4] = 0.0
+    log_probs = logits.log_softmax(-1).requires_grad_()
+    loss = LfMmiLoss(TEXTS, 4, 3, ctc_loss, 0.1)(log_probs, torch.tensor([400, 7]), [[1], [3, 2]])
+    loss.sum().backward()
+    assert torch.isfinite(loss).all() and torch.isfinite(log_probs.grad).all()
+    assert (log_probs.grad[1, 7:] == 0).all()
+
+
+def test_share_of_ctc_is_added_and_too_few_frames_are_infinite() -> None:
+    log_probs, lens, targets = random_log_probs(2, 6, 4), torch.tensor([6, 1]), [[2, 1], [1, 1]]
+    plain, more = (
+        LfMmiLoss(TEXTS, 4, 3, ctc_loss, s)(log_probs, lens, targets) for s in (0.0, 0.5)
+    )
+    assert plain[1] == more[1] == math.inf
+    torch.testing.assert_close(more[0] - plain[0], 0.5 * ctc_loss(log_probs, lens, targets)[0])
+
+
+def test_only_the_last_output_is_trained_by_it(tmp_path: Path) -> None:
+    config = config_from_dict({"train": {"loss": "lf_mmi", "inter_ctc": 0.25}}, "test")
+    lang = Lang(tmp_path, "char", ["<blk>", "▁", "a", "b"], ["<eps>"], [])
+    loss = make_training_loss(config, lang, ["a b", "b a a", "not known"])
+    V, lens, targets = lang.vocab_size, torch.tensor([8, 8]), [[1, 2]]
+    last, inner = random_log_probs(1, 8, V), random_log_probs(1, 8, V + 1)[..., :V].log_softmax(-1)
+    got = loss(torch.cat([last, inner]), lens, targets)
+    assert loss.last is not None
+    want = 0.75 * loss.last(last, lens[:1], targets) + 0.25 * ctc_loss(inner, lens[:1], targets)
+    torch.testing.assert_close(got, want)
+
+
+def test_too_many_tokens_no_text_and_no_lang_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"train.mmi_order=3: 300 tokens .* use train.mmi_order=2"
+    ):
+        TokenModel(TEXTS, 300, 3)
+    with pytest.raises(ConfigError, match="use fewer tokens"):
+        TokenModel(TEXTS, 5000, 2)
+    with pytest.raises(LangError, match="no sentence"):
+        TokenModel([], 4, 2)
+    config = config_from_dict({"train": {"loss": "lf_mmi"}}, "test")
+    with pytest.raises(ConfigError, match="needs a lang directory"):
+        make_training_loss(config, object())
