@@ -76,41 +76,63 @@ class Batch:
         return replace(self, **changed)
 
 
+class FeatureStore:
+    """Feature matrices side by side in one block of memory.
+
+    Matrices of their own would lie between the short-lived arrays of loading and keep the memory
+    around them from being used again: three times their size in the end.
+
+    Args:
+        capacity: bytes of all matrices; taken from the system as they come.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._block = np.empty(capacity // 4, dtype=np.float32)
+        self._matrices: dict[str, NDArray[np.float32]] = {}
+        self._used = 0
+
+    @property
+    def bytes_to_come(self) -> int:
+        """Memory that is not yet in use."""
+        return int(self._block.nbytes - 4 * self._used)
+
+    def get(self, utterance: Utterance) -> NDArray[np.float32]:
+        """Features (T, F), read at the first call."""
+        if utterance.id not in self._matrices:
+            read = load_features(utterance)
+            place = self._block[self._used : self._used + read.size].reshape(read.shape)
+            place[:] = read
+            self._matrices[utterance.id] = place
+            self._used += read.size
+        return self._matrices[utterance.id]
+
+
 class FeatureSet(Dataset[Batch]):
     """Loads batches of utterances; holds features in memory where they fit comfortably.
 
     Args:
-        capacity: bytes of all feature matrices, where every one that was read is kept; 0: none is.
+        store: keeps every matrix that was read; None: none is kept.
         mixers: change features (T, F) by the utterance's id, one after the other.
     """
 
-    def __init__(self, capacity: int = 0, mixers: Sequence[Mixer] = ()) -> None:
-        self._capacity = capacity
-        self._cache: dict[str, NDArray[np.float32]] | None = {} if capacity else None
+    def __init__(self, store: FeatureStore | None = None, mixers: Sequence[Mixer] = ()) -> None:
+        self._store = store
         self._mixers = list(mixers)
 
     def with_mixers(self, mixers: Sequence[Mixer]) -> FeatureSet:
         """Return a set with the same memory and other mixers."""
-        other = FeatureSet(self._capacity, mixers)
-        other._cache = self._cache
-        return other
+        return FeatureSet(self._store, mixers)
 
     def bytes_to_come(self) -> int:
         """Memory that features will take which are kept once they are read."""
-        return self._capacity - sum(f.nbytes for f in (self._cache or {}).values())
+        return self._store.bytes_to_come if self._store else 0
 
     def __getitem__(self, utterances: Sequence[Utterance]) -> Batch:  # type: ignore[override]
-        features = [self._load(u) for u in utterances]
+        load = self._store.get if self._store else load_features
+        features = [load(u) for u in utterances]
         for mixer in self._mixers:
             features = [mixer(f, u.id) for f, u in zip(features, utterances, strict=True)]
         return collate(utterances, features)
-
-    def _load(self, utterance: Utterance) -> NDArray[np.float32]:
-        if self._cache is None:
-            return load_features(utterance)
-        if utterance.id not in self._cache:
-            self._cache[utterance.id] = load_features(utterance)
-        return self._cache[utterance.id]
 
 
 def load_features(utterance: Utterance) -> NDArray[np.float32]:
@@ -265,7 +287,11 @@ def _training_set(
 ) -> tuple[list[Utterance], str, FeatureSet]:
     utterances = filter_utterances(read_utterances(path), keep, path.name)
     capacity = _capacity(utterances, world_size, most_mib) if in_process else 0
-    return utterances, manifest_fingerprint(path), FeatureSet(capacity)
+    return (
+        utterances,
+        manifest_fingerprint(path),
+        FeatureSet(FeatureStore(capacity) if capacity else None),
+    )
 
 
 def _capacity(utterances: list[Utterance], world_size: int, most_mib: int) -> int:

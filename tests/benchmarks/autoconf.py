@@ -98,9 +98,9 @@ class Run:
 
 def _step_of(prober: Prober, bucket: BucketPlan) -> tuple[Probe, float]:
     """A step of the bucket's largest piece, and the MiB that the process held before it."""
-    before = (resident_bytes() or 0) / MIB
     shape = Bucket(bucket.frames, bucket.tokens, bucket.utterances)
-    return prober.run(bucket.micro_rows, shape), before
+    probe = prober.run(bucket.micro_rows, shape)
+    return probe, (resident_bytes(peak=True) or 0) / MIB - (probe.resident_mib or 0.0)
 
 
 def memory_table(run: Run, plan: Plan) -> list[str]:
