@@ -59,18 +59,19 @@ class Window:
 
 @dataclass
 class EpochRecord:
-    """One epoch's validation."""
+    """One epoch's validation; ``by_loss``: the loss tells more of a search than greedy decoding."""
 
     epoch: int
     step: int
     wer: float
     loss: float
     seconds: float
+    by_loss: bool = False
 
     def rank(self) -> tuple[float, float]:
-        """Error rate, then loss: lower is better, undefined is worst."""
+        """Error rate, then loss, or the other way: lower is better, undefined is worst."""
         wer, loss = (math.inf if math.isnan(v) else v for v in (self.wer, self.loss))
-        return wer, loss
+        return (loss, wer) if self.by_loss else (wer, loss)
 
 
 @dataclass

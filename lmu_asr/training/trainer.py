@@ -297,7 +297,7 @@ class Trainer:
             self.model,
             self.source.dev_batches(),
             self.lang,
-            self.loss.ctc,
+            self.loss.last or self.loss.ctc,
             self.world,
             self.gradients.precision,
             self._heartbeat,
@@ -312,11 +312,13 @@ class Trainer:
         """Record a validation; returns whether it is the best so far."""
         state = self.state
         self._tick()
-        record = EpochRecord(state.epoch, state.step, result.wer, result.loss, state.epoch_seconds)
+        figures = state.epoch, state.step, result.wer, result.loss, state.epoch_seconds
+        record = EpochRecord(*figures, by_loss=self.loss.last is not None)
+        nothing = math.inf, math.inf
+        best = record.rank() < min((e.rank() for e in state.epochs), default=nothing)
         state.epochs.append(record)
-        best = record.rank() < (state.best_wer, state.best_loss)
         if best:
-            state.best_wer, state.best_loss = record.rank()
+            state.best_wer, state.best_loss = result.wer, result.loss
             state.best_epoch = state.epoch
         state.bad_validations = 0 if best else state.bad_validations + 1
         self.metrics.add("dev", state.step, state.epoch + 1, loss=result.loss, wer=result.wer)
