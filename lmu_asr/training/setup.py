@@ -20,10 +20,15 @@ from lmu_asr.training.optim import count_parameters
 from lmu_asr.training.state import seed_everything
 
 
+KERNELS_KEPT = 32  # of oneDNN: those of one batch; torch would keep 1024, of every length it met
+
+
 def prepare_process(config: Config, world: World) -> None:
-    """Set threads, determinism and the seed of the initial weights."""
+    """Set threads, the kernels kept, determinism and the seed of the initial weights."""
     check_accelerate(config, world)
     set_threads(world)
+    for cache in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+        os.environ.setdefault(cache, str(KERNELS_KEPT))  # both are read at the first product
     torch.set_flush_denormal(True)  # long memories decay into numbers that slow a CPU many times
     if config.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
