@@ -2,8 +2,8 @@
 
 A *bucket* is a range of lengths of training utterances. For each, smaller real steps on synthetic
 features with the most tokens of any of its utterances give the memory that does not grow with a
-batch and the bytes of one padded frame. From these follows how much of a batch fits into the budget, 0.9 of the free memory; where that comes near it,
-it is run for real, and bisected while it does not fit. Batches that do not fit are computed in
+batch and the bytes of one padded frame. From these follows how much of a batch fits into the budget,
+a share of the free memory; where that comes near it, it is run for real, and bisected while it does not fit. Batches that do not fit are computed in
 micro-batches of equal gradient, so a plan never changes what is learnt, only how it is computed.
 Where batches fit whole it depends on no measured time but for the number of loader processes: two
 runs on one machine compute the same bits.
@@ -42,7 +42,9 @@ from lmu_asr.training.profile import (
 )
 from lmu_asr.training.step import GradientStep
 
-SHARE = 0.9  # of the free memory
+SHARE = {"cuda": 0.9, "cpu": 0.65}
+"""Of the free memory. A C library's allocator holds holes between steps of different lengths, up to
+half as much again as one step takes; a GPU's holds few."""
 NEAR = 0.25  # share of the budget from which a prediction is checked by a real step
 SAFE = 0.5  # share of the budget that the second step for a line may take at the very most
 ADAM_BYTES = 8  # of each parameter, taken at the first update
@@ -227,7 +229,7 @@ def make_plan(
     """
     start, world = time.monotonic(), step.world
     machine, model = profile_machine(world.device), describe_model(step)
-    budget = SHARE * (free - ADAM_BYTES * step.flat.gradients.numel())
+    budget = SHARE[world.device.type] * (free - ADAM_BYTES * step.flat.gradients.numel())
     prober = Prober(step, config.features.num_mel_bins, config.seed)
     planner = Planner(config, prober, speech, world.world_size, budget)
     buckets, checkpointing = plan_buckets(planner, config)

@@ -19,7 +19,6 @@ from lmu_asr.training.loss import inter_ctc_layers
 from lmu_asr.training.optim import count_parameters
 from lmu_asr.training.state import seed_everything
 
-
 KERNELS_KEPT = 32  # of oneDNN: those of one batch; torch would keep 1024, of every length it met
 
 

@@ -22,7 +22,7 @@ from lmu_asr.config import Config
 from lmu_asr.config_files import load_config
 from lmu_asr.data.dataset import Loader
 from lmu_asr.lang.lang import Lang
-from lmu_asr.training.autoconf import Planner, describe_model
+from lmu_asr.training.autoconf import SHARE, Planner, describe_model
 from lmu_asr.training.distributed import current_world
 from lmu_asr.training.loss import make_training_loss
 from lmu_asr.training.optim import build_optimizer
@@ -135,7 +135,7 @@ def largest_fixed(run: Run) -> int:
     free -= run.source.bytes_to_come()
     adam = 8 * describe_model(run.step)["trained_parameters"]
     prober = Prober(run.step, run.config.features.num_mel_bins, 1)
-    planner = Planner(run.config, prober, speech, 1, 0.9 * (free - adam))
+    planner = Planner(run.config, prober, speech, 1, SHARE["cpu"] * (free - adam))
     cost = planner._cost(speech.buckets[0])
     if cost is None:
         raise SystemExit("one utterance does not fit: give more memory")

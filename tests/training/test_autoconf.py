@@ -17,7 +17,7 @@ from lmu_asr.config import Config
 from lmu_asr.data.lengths import Lengths
 from lmu_asr.errors import TrainingError
 from lmu_asr.training import sizing as sizing_module
-from lmu_asr.training.autoconf import make_plan, plan_buckets, plan_loading, share_of_batch
+from lmu_asr.training.autoconf import SHARE, make_plan, plan_buckets, plan_loading, share_of_batch
 from lmu_asr.training.distributed import World, current_world
 from lmu_asr.training.plan import BucketPlan, Plan
 from lmu_asr.training.probe import Prober
@@ -104,7 +104,7 @@ def test_predicted_peak_is_the_measured_one(cr_ctc: float) -> None:
     free = 5 * MIB
     plan = make_plan(config(), step_of(None, cr_ctc), SPEECH, free)
     for bucket in plan.buckets:
-        assert bucket.tensor_mib is not None and bucket.tensor_mib * MIB <= 0.9 * free
+        assert bucket.tensor_mib is not None and bucket.tensor_mib * MIB <= SHARE["cpu"] * free
         assert bucket.predicted_tensor_mib == pytest.approx(bucket.tensor_mib, rel=0.1)
         assert bucket.micro_rows < bucket.rows == share_of_batch(config(), bucket.frames, 1)
         assert (bucket.micro_batches - 1) * bucket.micro_rows < bucket.rows
@@ -142,7 +142,7 @@ def test_recomputation_where_nothing_else_fits() -> None:
     assert alone[True] < 0.7 * alone[False]
     step = step_of(Deep())
     adam = 8 * step.flat.gradients.numel()
-    plan = plan_of(int(0.5 * (alone[True] + alone[False]) / 0.9) + adam, step)
+    plan = plan_of(int(0.5 * (alone[True] + alone[False]) / SHARE["cpu"]) + adam, step)
     assert plan.grad_checkpoint["used"] and "does not fit without" in plan.grad_checkpoint["why"]
     assert not step.model.encoder.grad_checkpoint  # the plan is applied by who asked for it
     with pytest.raises(TrainingError, match=r"model\.grad_checkpoint=true"):
