@@ -18,6 +18,7 @@ from lmu_asr.lang.prepare import prepare_lang
 from lmu_asr.models.model import build_model
 from lmu_asr.training.checkpoint import load_weights
 from lmu_asr.training.distributed import current_world
+from lmu_asr.training.evaluate import DevResult
 from lmu_asr.training.metrics import read_metrics
 from lmu_asr.training.run import run_training
 from lmu_asr.training.setup import choose_precision, make_model
@@ -45,6 +46,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         ["train.cr_ctc=0.2", "train.label_smoothing=0.1"],
         ["train.ema=0.9"],
         ["train.inter_ctc=0.3", "train.inter_ctc_layers=[1]", "model.num_layers=2"],
+        ["train.loss=lf_mmi", "train.mmi_order=2", "train.cr_ctc=0.2", "train.autoconf=true"],
     ],
 )
 def test_training_leaves_loadable_weights(
@@ -61,6 +63,28 @@ def test_training_leaves_loadable_weights(
     assert (tmp_path / "train.png").is_file()
     dropped = (tmp_path / "dropped.jsonl").read_text()
     assert "train-3" in dropped and dropped.count("\n") == 1
+
+
+def test_with_lf_mmi_the_lowest_loss_chooses_the_epoch(
+    tmp_path: Path, prepared: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judged(*_: object) -> DevResult:
+        loss, wer = next(found)
+        return DevResult(loss, wer, 4)
+
+    monkeypatch.setattr("lmu_asr.training.trainer.evaluate", judged)
+    for loss, best in (("lf_mmi", 3), ("ctc", 1)):
+        found = iter([(0.4, 0.5), (0.3, 0.9), (0.2, 0.7), (0.2, 0.7)])  # loss, error rate
+        config = tiny_config("train.epochs=3", f"train.loss={loss}")
+        run_training(config, tmp_path / loss, *prepared)
+        assert read_json(tmp_path / loss / "training.json")["best_epoch"] == best
+
+
+def test_lf_mmi_without_transcripts_is_named(tmp_path: Path) -> None:
+    prepared = make_data(tmp_path)
+    (tmp_path / "data/train_text").unlink()
+    with pytest.raises(DataError, match="train_text: no transcripts; run stage 1"):
+        run_training(tiny_config("train.loss=lf_mmi"), tmp_path / "exp", *prepared)
 
 
 def test_weights_to_start_from(tmp_path: Path, prepared: tuple[Path, Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,12 +44,14 @@ def make_data(root: Path) -> tuple[Path, Path]:
     for split, count in (("train", 16), ("dev", 4)):
         cuts = [_cut(data_dir, f"{split}-{index}", rng) for index in range(count)]
         write_jsonl(data_dir / f"{split}_cuts.jsonl.gz", cuts)
+        lines = [f"{cut['id']} {cut['supervisions'][0]['text']}\n" for cut in cuts]
+        (data_dir / f"{split}_text").write_text("".join(lines))
     write_json(data_dir / "cmvn.json", {"mean": [0.0] * BINS, "std": [1.0] * BINS})
     prepare_lang(LangConfig(), [" ".join(WORDS)], [], lang_dir)
     return data_dir, lang_dir
 
 
-def _cut(data_dir: Path, name: str, rng: np.random.Generator) -> dict[str, object]:
+def _cut(data_dir: Path, name: str, rng: np.random.Generator) -> dict[str, Any]:
     words = [WORDS[index] for index in rng.integers(0, len(WORDS), 2)]
     frames = int(rng.integers(50, 90))
     # one training utterance is too short for its text
