@@ -20,7 +20,8 @@ from lmu_asr.config import FeaturesConfig
 from lmu_asr.data.fbank import get_extractor
 from lmu_asr.data.index import open_index
 from lmu_asr.data.manifests import Manifests, recording_rows
-from lmu_asr.data.shards import Shard, extract_shards, plan_shards
+from lmu_asr.data.shard import Shard
+from lmu_asr.data.shards import extract_shards, plan_shards
 from lmu_asr.data.validate import ValidationReport
 from lmu_asr.errors import DataError
 from lmu_asr.files import write_json, write_jsonl

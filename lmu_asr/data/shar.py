@@ -19,7 +19,7 @@ from lhotse import MonoCut
 from lhotse.shar import SharWriter
 
 from lmu_asr.data.features import with_folder
-from lmu_asr.data.shards import Shard, read_shard
+from lmu_asr.data.shard import Shard, read_shard
 from lmu_asr.errors import DataError, LmuAsrError
 from lmu_asr.files import atomic_write_text
 from lmu_asr.progress import progress, setup_logging

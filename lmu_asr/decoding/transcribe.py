@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lmu_asr.config import Config, DecodeConfig, FeaturesConfig
 from lmu_asr.data.audio import recording_from_file
 from lmu_asr.data.fbank import Extractor, frame_count, get_extractor
-from lmu_asr.data.shards import load_samples
+from lmu_asr.data.shard import load_samples
 from lmu_asr.decoding.align import Span
 from lmu_asr.decoding.decode import make_decoder
 from lmu_asr.decoding.decoder import Decoder

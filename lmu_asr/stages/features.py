@@ -126,7 +126,7 @@ STAGE = Stage(
         "corpora",
         *("data/audio.py", "data/fbank.py", "data/features.py", "data/importers.py"),
         *("data/layout.py", "data/manifests.py", "data/ray_shards.py", "data/remote_audio.py"),
-        *("data/rows.py", "data/shards.py", "data/validate.py"),
+        *("data/rows.py", "data/shard.py", "data/shards.py", "data/validate.py"),
     ),
     after=("download",),
     inputs=inputs,

@@ -24,7 +24,7 @@ from lhotse import Recording
 from lhotse.audio import AudioSource
 
 from lmu_asr.config_files import load_config
-from lmu_asr.data import manifests, shards
+from lmu_asr.data import manifests, shard, shards
 from lmu_asr.files import write_jsonl
 from lmu_asr.stages import features
 from lmu_asr.stages.common import Context
@@ -54,19 +54,19 @@ def made_up_header(path: Path, recording_id: str) -> Recording:
     return Recording(recording_id, [source], 16000, samples, samples / 16000)
 
 
-def made_up_shard(task: shards.Task) -> shards.Shard:
-    """Stand for :func:`lmu_asr.data.shards.make_shard`: the cuts, but no archive."""
+def made_up_shard(task: shard.Task) -> shard.Shard:
+    """Stand for :func:`lmu_asr.data.shard.make_shard`: the cuts, but no archive."""
     path = task.out_dir / "feats" / f"{task.name}.jsonl.gz"
     cuts, total = [], 0
     for number, (cut, _) in enumerate(task.items):
         frames = round(100 * cut.duration)
         key, stored_as = f"{100 * number},{100 * number + 99}", f"feats/{task.name}.lca"
-        stored = shards._attach(cut, (frames, BINS), key, stored_as, task.config)
-        cuts.append(shards.relative_recording(stored, task.out_dir).to_dict())
+        stored = shard._attach(cut, (frames, BINS), key, stored_as, task.config)
+        cuts.append(shard.relative_recording(stored, task.out_dir).to_dict())
         total += frames
-    shard = shards.Shard(path, "", "", [], total, [0.0] * BINS, [1.0] * BINS)
+    made = shard.Shard(path, "", "", [], total, [0.0] * BINS, [1.0] * BINS)
     write_jsonl(path, [{"key": task.name}, *cuts])
-    return shard
+    return made
 
 
 def prepare(root: Path) -> None:

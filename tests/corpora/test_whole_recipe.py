@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lmu_asr.corpora import asterisk, corpus_names, fetch
-from lmu_asr.data import shards
+from lmu_asr.data import shard, shards
 from lmu_asr.stages import configure, load_stage
 from lmu_asr.stages.common import NAMES, main
 from tests.corpora import fixtures
@@ -123,7 +123,7 @@ def prepare_by_small_shards(arguments: list[str], data: Path, nj: int) -> int:
         setattr(shards, name, value)
     make = shards.make_shard
 
-    def slowly(task: shards.Task) -> shards.Shard:
+    def slowly(task: shard.Task) -> shard.Shard:
         time.sleep(0.2)
         return make(task)
 

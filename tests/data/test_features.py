@@ -19,7 +19,7 @@ from lmu_asr.config import FeaturesConfig
 from lmu_asr.data import shards
 from lmu_asr.data.fbank import get_extractor
 from lmu_asr.data.features import prepare_features, read_cuts
-from lmu_asr.data.shards import read_shard
+from lmu_asr.data.shard import read_shard
 from lmu_asr.data.validate import validate_and_repair
 from lmu_asr.errors import DataError
 from lmu_asr.files import read_json
