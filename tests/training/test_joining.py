@@ -111,7 +111,8 @@ def worker_below(pid: int, seconds: float = 60) -> int:
     while time.monotonic() < deadline:
         for child in descendants(pid):
             line = command_of(child)
-            if "tests.training.toy" in line and "torch.distributed.run" not in line:
+            # a child that has not yet become another program has its parent's command line
+            if "-u -m tests.training.toy" in line and "torch.distributed.run" not in line:
                 return child
         time.sleep(0.02)
     raise TimeoutError("torchrun has started no process")
