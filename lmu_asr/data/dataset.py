@@ -287,11 +287,8 @@ def _training_set(
 ) -> tuple[list[Utterance], str, FeatureSet]:
     utterances = filter_utterances(read_utterances(path), keep, path.name)
     capacity = _capacity(utterances, world_size, most_mib) if in_process else 0
-    return (
-        utterances,
-        manifest_fingerprint(path),
-        FeatureSet(FeatureStore(capacity) if capacity else None),
-    )
+    store = FeatureStore(capacity) if capacity else None
+    return utterances, manifest_fingerprint(path), FeatureSet(store)
 
 
 def _capacity(utterances: list[Utterance], world_size: int, most_mib: int) -> int:

@@ -17,12 +17,11 @@ from types import ModuleType
 import torch
 
 from lmu_asr.data import audio, fbank, shard
-from lmu_asr.data.shard import Shard, Task, make_shard
+from lmu_asr.data.shard import AHEAD, Shard, Task, make_shard
 from lmu_asr.errors import DataError, LmuAsrError
 from lmu_asr.files import atomic_write_text, fingerprint
 from lmu_asr.ray_cluster import joined_cluster
 
-AHEAD = 3  # shards given out for each process
 MARK = "feats/.cluster"  # a file that every machine must see
 CODE: tuple[ModuleType, ...] = (audio, fbank, shard)
 

@@ -101,7 +101,7 @@ class Rows(Generic[T]):
             "JOIN rows AS r ON r.n = g.first ORDER BY g.first"
         )
         for data, count in cursor:
-            yield pickle.loads(data), count
+            yield _unpacked(data), count
 
     def repeated(self) -> list[str]:
         """Return the keys that occur more than once, in the order of their first."""
@@ -140,7 +140,7 @@ class Rows(Generic[T]):
             self._has_index = True
 
     def _loaded(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[T]:
-        return (pickle.loads(data) for (data,) in self._read(query, values))
+        return (_unpacked(data) for (data,) in self._read(query, values))
 
 
 class _named_errors:  # noqa: N801
@@ -163,6 +163,11 @@ def names(items: Iterable[str] = ()) -> Rows[str]:
 
 def _bytes(key: str) -> bytes:
     return key.encode("utf-8", "surrogatepass")  # names of files may not be UTF-8
+
+
+def _unpacked(data: bytes) -> Any:
+    """Load a record; pickle is safe here, as only this process can have written it."""
+    return pickle.loads(data)
 
 
 def _text(key: bytes) -> str:

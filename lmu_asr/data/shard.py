@@ -32,6 +32,7 @@ from lmu_asr.errors import DataError
 from lmu_asr.files import atomic_path, fingerprint, sha256_file, write_jsonl
 
 VERSION = 2  # raise it when the stored values change
+AHEAD = 3  # shards given out for each process
 Item = tuple[MonoCut, float]  # a cut and its speed
 
 

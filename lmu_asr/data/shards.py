@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 
 from lmu_asr.config import FeaturesConfig
-from lmu_asr.data.ray_shards import AHEAD, make_shards_on_cluster
-from lmu_asr.data.shard import Item, Shard, Task, make_shard
+from lmu_asr.data.ray_shards import make_shards_on_cluster
+from lmu_asr.data.shard import AHEAD, Item, Shard, Task, make_shard
 from lmu_asr.errors import DataError
 from lmu_asr.progress import progress
 

@@ -149,7 +149,7 @@ class Lattice:
 
     def nbest(self, count: int) -> list[Path]:
         """Return up to ``count`` paths with distinct words, best first, each with its best alignment."""
-        return [path for path, _ in zip(self.paths(), range(count), strict=False)]
+        return list(itertools.islice(self.paths(), count))
 
     def paths(self) -> Iterator[Path]:
         """Iterate over paths with distinct words, best first (A* with exact completion scores).

@@ -118,6 +118,7 @@ def _same_length(files: LangFiles, name: str) -> Iterator[str]:
 
 @CHECKS.check("has the entries of lexicon.txt", "lexicon_disambig.txt", needs=LEXICA)
 def _same_entries(files: LangFiles, name: str) -> Iterator[str]:
+    # how many there are is a check of its own, _same_length
     for line, want in zip(files.lines(name), files.lines("lexicon.txt"), strict=False):
         plain = tuple(f for i, f in enumerate(line.fields) if not i or not is_disambig(f))
         if plain != want.fields:
@@ -180,6 +181,7 @@ def _highest(files: LangFiles, name: str) -> Iterator[str]:
 @CHECKS.check("has the symbols that the rule gives", "lexicon_disambig.txt", needs=LEXICA)
 def _rule(files: LangFiles, name: str) -> Iterator[str]:
     plain = [(line.fields[0], line.fields[1:]) for line in files.lines("lexicon.txt")]
+    # how many there are is a check of its own, _same_length
     for line, (word, tokens) in zip(files.lines(name), add_disambig(plain)[0], strict=False):
         if line.fields != (word, *tokens):
             yield (

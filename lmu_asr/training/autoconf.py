@@ -3,8 +3,9 @@
 A *bucket* is a range of lengths of training utterances. For each, smaller real steps on synthetic
 features with the most tokens of any of its utterances give the memory that does not grow with a
 batch and the bytes of one padded frame. From these follows how much of a batch fits into the budget,
-a share of the free memory; where that comes near it, it is run for real, and bisected while it does not fit. Batches that do not fit are computed in
-micro-batches of equal gradient, so a plan never changes what is learnt, only how it is computed.
+a share of the free memory; where that comes near it, it is run for real, and bisected while it does
+not fit. Batches that do not fit are computed in micro-batches of equal gradient, so a plan never
+changes what is learnt, only how it is computed.
 Where batches fit whole it depends on no measured time but for the number of loader processes: two
 runs on one machine compute the same bits.
 """

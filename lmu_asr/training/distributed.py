@@ -154,6 +154,11 @@ def _cgroup_quota() -> int | None:
 
 
 def env_number(name: str, default: int) -> int:
+    """Whole number in an environment variable; ``default`` where it is unset or empty.
+
+    Raises:
+        TrainingError: it is no whole number.
+    """
     text = os.environ.get(name, "")
     try:
         return int(text) if text else default

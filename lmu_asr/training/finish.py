@@ -90,7 +90,31 @@ def write_summary(
 ) -> None:
     """Write ``training.json`` and ``train.png``, and say in one line what the run took."""
     seconds = max(state.wall_seconds, 1e-9)
-    summary = {
+    unit = "phone" if config.lang.unit == "phone" else "word"
+    plot_training(rows, exp_dir / "train.png", f"{config.corpus.name} {config.variant}", unit)
+    write_json(exp_dir / "training.json", _summary(model, state, rows, world, seconds))
+    logging.info(
+        "training took %s: %d steps, %d epochs, %.0f audio-hours per hour, best dev error rate "
+        "%.2f %% (epoch %d), %d steps skipped",
+        clock(seconds),
+        state.step,
+        state.epoch,
+        state.audio_seconds / seconds,
+        100 * state.best_wer,
+        state.best_epoch + 1,
+        state.skipped,
+    )
+
+
+def _summary(
+    model: nn.Module,
+    state: RunState,
+    rows: Sequence[dict[str, Any]],
+    world: World,
+    seconds: float,
+) -> dict[str, Any]:
+    """What ``training.json`` holds."""
+    return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "trained_parameters": count_parameters(model),
         "epochs": state.epoch,
@@ -111,20 +135,6 @@ def write_summary(
         "environment": environment(),
         "finished": state.finished,
     }
-    unit = "phone" if config.lang.unit == "phone" else "word"
-    plot_training(rows, exp_dir / "train.png", f"{config.corpus.name} {config.variant}", unit)
-    write_json(exp_dir / "training.json", summary)
-    logging.info(
-        "training took %s: %d steps, %d epochs, %.0f audio-hours per hour, best dev error rate "
-        "%.2f %% (epoch %d), %d steps skipped",
-        clock(seconds),
-        state.step,
-        state.epoch,
-        state.audio_seconds / seconds,
-        100 * state.best_wer,
-        state.best_epoch + 1,
-        state.skipped,
-    )
 
 
 def _epoch_name(epoch: int) -> str:

@@ -15,7 +15,6 @@ histories; A histories before the last token: V for trigrams, 1 for bigrams.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -75,13 +74,10 @@ class TokenModel:
 
     def score(self, target: Sequence[int]) -> float:
         """Natural log-probability of a token sequence with its end."""
-        history = [0, 0, *target]
-        total = 0.0
-        for a, b, c in zip(history, history[1:], [*target, None], strict=False):
-            row = self.probs[a if self.order == 3 else 0, b]
-            p = self.ends[a if self.order == 3 else 0, b] if c is None else row[c]
-            total += math.log(p)
-        return total
+        tokens = torch.tensor([0, 0, *target])
+        a, b = tokens[:-1] * (self.order == 3), tokens[1:]
+        each = self.probs[a[:-1], b[:-1], tokens[2:]].double().log().sum()
+        return float(each + self.ends[a[-1], b[-1]].double().log())
 
 
 class Denominator:

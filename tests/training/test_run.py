@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from lmu_asr.training.distributed import current_world
 from lmu_asr.training.evaluate import DevResult
 from lmu_asr.training.metrics import read_metrics
 from lmu_asr.training.run import run_training
-from lmu_asr.training.setup import choose_precision, make_model
+from lmu_asr.training.setup import choose_precision, make_model, prepare_process
 from tests.training.tiny_data import BINS, make_data, tiny_config
 
 
@@ -151,6 +152,17 @@ def test_a_signal_leaves_with_status_zero_and_says_how_to_go_on(
 def test_missing_statistics_are_named(tmp_path: Path, prepared: tuple[Path, Path]) -> None:
     with pytest.raises(DataError, match=r"cmvn.json: missing"):
         make_model(tiny_config(), tmp_path, 5)
+
+
+def test_few_kernels_are_kept_unless_the_user_says_how_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "")
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    prepare_process(tiny_config(), current_world(prefer_gpu=False))
+    assert os.environ["LRU_CACHE_CAPACITY"] == "7"
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "32"
 
 
 def test_precision_on_a_cpu() -> None:
