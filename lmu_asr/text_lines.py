@@ -1,0 +1,81 @@
+"""Lines of the user's text files: one reader for lists, lexica, ARPA files and language-model text."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from lmu_asr.errors import DataError, LmuAsrError
+
+LONGEST_LINE = 1 << 20  # bytes: a file without line feeds must not fill the memory
+_GZIP = b"\x1f\x8b"
+_OTHER_ENCODINGS = {
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+
+
+def text_lines(
+    path: str | Path, error: type[LmuAsrError] = DataError, longest: int = LONGEST_LINE
+) -> Iterator[tuple[int, str]]:
+    r"""Yield ``(number, line)`` of a UTF-8 text file, numbered from 1, without the line's end.
+
+    Only ``\n`` and ``\r\n`` end a line. A byte-order mark is skipped. A file that starts as gzip
+    does is decompressed, whatever its name.
+
+    Args:
+        path: the file.
+        error: the class of the error to raise.
+        longest: bytes of the longest line that is taken.
+
+    Raises:
+        error: with file and line: not readable, not UTF-8, binary, a line that is too long, or a
+            compressed file that is cut short or damaged.
+    """
+    number = 0
+    try:
+        with _opened(Path(path)) as stream:
+            while raw := stream.readline(longest + 1):
+                number += 1
+                yield number, _decoded(raw, path, number, error, longest)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as fault:
+        raise error(
+            f"{path}:{number + 1}: the compressed file is cut short or damaged: {fault}"
+        ) from fault
+    except OSError as fault:
+        raise error(f"{path}: cannot be read: {fault.strerror or fault}") from fault
+
+
+def _opened(path: Path) -> IO[bytes] | gzip.GzipFile:
+    with open(path, "rb") as stream:
+        packed = stream.read(2) == _GZIP
+    return gzip.open(path, "rb") if packed else open(path, "rb")
+
+
+def _decoded(
+    raw: bytes, path: str | Path, number: int, error: type[LmuAsrError], longest: int
+) -> str:
+    if len(raw) > longest:
+        raise error(
+            f"{path}:{number}: a line of more than {longest} bytes: is this the right file?"
+        )
+    if number == 1:
+        for mark, name in _OTHER_ENCODINGS.items():
+            if raw.startswith(mark):
+                raise error(f"{path}:1: {name}, not UTF-8: convert it, for example with iconv")
+        raw = raw.removeprefix(codecs.BOM_UTF8)
+    line = raw[:-1] if raw.endswith(b"\n") else raw
+    line = line[:-1] if line.endswith(b"\r") else line
+    if b"\0" in line:
+        raise error(f"{path}:{number}: a NUL byte: this is no text file")
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as fault:
+        raise error(
+            f"{path}:{number}: byte {line[fault.start]:#04x} is not UTF-8: "
+            "convert the file, for example with iconv"
+        ) from fault
