@@ -13,7 +13,9 @@ from typing import Any, cast, get_type_hints
 def opt(default: Any, help: str, **limits: Any) -> Any:
     """Declare one option: its default, its help line and its limits.
 
-    Limits: ``min``, ``max``, ``choices``, and ``pattern``, a regular expression of the whole value.
+    Limits: ``min``, ``max``, ``choices``, and ``pattern``, a regular expression of the whole value,
+    with ``want``, the same in words. ``path`` marks a file or directory of the user: its value is
+    a tuple of the words that are no path.
     """
     metadata = {"help": help, **limits}
     if isinstance(default, list):
@@ -21,26 +23,38 @@ def opt(default: Any, help: str, **limits: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
+# A name that becomes a part of a path: it can neither lead out of its directory nor look like an option.
+NAME = {
+    "pattern": r"\w[\w.+,=@ -]{0,99}",
+    "want": "a name of letters, digits and . _ - + that begins with a letter or a digit",
+}
+NAME_OR_EMPTY = {**NAME, "pattern": f"({NAME['pattern']})?"}
+
+
 @dataclass(frozen=True)
 class CorpusConfig:
     """Which speech, and how it is split."""
 
     name: str = opt("mini", "corpus, a module of lmu_asr.corpora")
-    id: str = opt("", "directory name under data and exp; empty: the corpus name")
+    id: str = opt("", "directory name under data and exp; empty: the corpus name", **NAME_OR_EMPTY)
     source: str = opt(
         "",
         "directory or file with the user's own copy of the data, or s3://bucket/prefix that stage 0 "
         "fetches; empty: --data-dir/<name>",
+        path=(),
     )
     mirror: str = opt("", "base address to download from in place of the corpus's own")
-    download_dir: str = opt("", "directory of archives that were downloaded by other means")
+    download_dir: str = opt(
+        "", "directory of archives that were downloaded by other means", path=()
+    )
     s3_cache: str = opt(
         "",
         "directory that keeps audio which own lists name by s3:// addresses; empty: --data-dir/<name>/s3",
+        path=(),
     )
-    train: str = opt("train", "split that trains; several joined by +")
-    dev: str = opt("dev", "split that tunes: early stopping and decoding scales")
-    test: list[str] = opt(["test"], "splits that are only scored")
+    train: str = opt("train", "split that trains; several joined by +", **NAME)
+    dev: str = opt("dev", "split that tunes: early stopping and decoding scales", **NAME)
+    test: list[str] = opt(["test"], "splits that are only scored", **NAME)
     dev_fraction: float = opt(
         0.1, "own data with one split: share that becomes dev", min=0.0, max=0.5
     )
@@ -83,7 +97,9 @@ class LangConfig:
     unit: str = opt("char", "output tokens", choices=("char", "bpe", "phone"))
     bpe_vocab_size: int = opt(500, "BPE tokens", min=8, max=100000)
     bpe_type: str = opt("unigram", "sentencepiece model", choices=("unigram", "bpe"))
-    lexicon: str = opt("", "pronunciation file (word phone phone ...); empty: CMUdict for phones")
+    lexicon: str = opt(
+        "", "pronunciation file (word phone phone ...); empty: CMUdict for phones", path=()
+    )
     oov: str = opt("g2p", "phones of words outside the lexicon", choices=("g2p", "refuse", "drop"))
     optional_silence: bool = opt(
         False, "allow an optional silence phone between words (phones only)"
@@ -95,8 +111,8 @@ class LmConfig:
     """Word n-gram language model of the decoding graph."""
 
     order: int = opt(3, "n-gram order", min=1, max=9)
-    text: str = opt("", "extra training text, one sentence a line (.gz allowed)")
-    arpa: str = opt("", "ARPA file to take as it is in place of training one")
+    text: str = opt("", "extra training text, one sentence a line (.gz allowed)", path=())
+    arpa: str = opt("", "ARPA file to take as it is in place of training one", path=())
     train_text: bool = opt(True, "train on the transcripts of the training split")
     prune: float = opt(0.0, "entropy pruning threshold; 0 keeps everything", min=0.0)
     max_words: int = opt(200000, "vocabulary limit, the most frequent words first", min=1)
@@ -168,10 +184,14 @@ class AugmentConfig:
     freq_mask_bins: int = opt(20, "widest frequency mask", min=0, max=256)
     max_time_fraction: float = opt(0.2, "largest share of an utterance masked", min=0.0, max=1.0)
     rir_dir: str = opt(
-        "", "directory of room impulse responses that training features are put into; empty: none"
+        "",
+        "directory of room impulse responses that training features are put into; empty: none",
+        path=(),
     )
     reverb_prob: float = opt(0.5, "share of training utterances in a room", min=0.0, max=1.0)
-    noise_dir: str = opt("", "directory of noise recordings mixed into training audio; empty: none")
+    noise_dir: str = opt(
+        "", "directory of noise recordings mixed into training audio; empty: none", path=()
+    )
     noise_prob: float = opt(0.5, "share of training utterances with noise", min=0.0, max=1.0)
     noise_snr: list[float] = opt(
         [10.0, 20.0], "lowest and highest signal-to-noise ratio, in decibels"
@@ -194,6 +214,7 @@ class TrainConfig:
         "",
         "directory or s3://bucket/prefix of Lhotse Shar to train from, read shard after shard; empty: "
         "the archives of stage 1",
+        path=(),
     )
     shar_window: int = opt(
         5000, "shar: utterances that are shuffled together, whole shards", min=1, max=10**6
@@ -291,6 +312,7 @@ class TrainConfig:
     init_from: str = opt(
         "",
         "checkpoint whose weights start the run; its output layer only if the tokens are the same",
+        path=(),
     )
     freeze: list[str] = opt(
         [],
@@ -335,7 +357,9 @@ class DecodeConfig:
             "lattice_rescore",
         ),
     )
-    checkpoint: str = opt("best", "best, last, averaged, or a path")
+    checkpoint: str = opt(
+        "best", "best, last, averaged, or a path", path=("best", "last", "averaged")
+    )
     tag: str = opt(
         "",
         "name of this decode beside others of the same training: directory decode-<tag>, "
@@ -378,8 +402,13 @@ class DecodeConfig:
 class Config:
     """Everything a recipe variant is made of."""
 
-    variant: str = opt("default", "name of the variant: its experiment directory and table row")
+    variant: str = opt(
+        "default", "name of the variant: its experiment directory and table row", **NAME
+    )
     seed: int = opt(42, "the one seed; every epoch, worker and process derives its own", min=0)
+    overrides: list[str] = opt(
+        [], "what --set changed in the variant, key=value; run.sh fills it in, the table shows it"
+    )
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     lang: LangConfig = field(default_factory=LangConfig)
@@ -397,13 +426,17 @@ class Config:
 
 @dataclass(frozen=True)
 class Option:
-    """One option as documentation shows it."""
+    """One option as documentation shows it.
+
+    ``path``: None, or for a file or directory of the user the words that are no path.
+    """
 
     key: str
     type: str
     default: Any
     help: str
     limits: dict[str, Any]
+    path: tuple[str, ...] | None = None
 
 
 def options(cls: type = Config, prefix: str = "") -> Iterator[Option]:
@@ -415,16 +448,24 @@ def options(cls: type = Config, prefix: str = "") -> Iterator[Option]:
             yield from options(cast(type, hint), f"{prefix}{item.name}.")
             continue
         default = item.default_factory() if item.default is MISSING else item.default  # type: ignore
-        limits = {k: v for k, v in item.metadata.items() if k != "help"}
+        limits = {k: v for k, v in item.metadata.items() if k not in ("help", "path")}
         name = getattr(hint, "__name__", str(hint)) if "[" not in str(hint) else str(hint)
-        yield Option(prefix + item.name, name, default, item.metadata["help"], limits)
+        yield Option(
+            prefix + item.name,
+            name,
+            default,
+            item.metadata["help"],
+            limits,
+            item.metadata.get("path"),
+        )
 
 
 def options_markdown() -> str:
     """Return the table of all options for the documentation."""
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for option in options():
-        limits = ", ".join(f"{k} {v}" for k, v in option.limits.items())
+        hidden = ("pattern",) if "want" in option.limits else ()
+        limits = ", ".join(f"{k} {v}" for k, v in option.limits.items() if k not in hidden)
         note = f" ({limits})" if limits else ""
         rows.append(
             f"| `{option.key}` | {option.type} | `{option.default!r}` | {option.help}{note} |"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -50,14 +50,15 @@ def load_config(
         for source, values in _sources(Path(cast(str, file)), ()):
             merged = _merge(merged, values, str(source))
     for override in overrides:
-        key, sep, _ = override.partition("=")
-        if not sep or not key:
-            raise ConfigError(f"--set {override}: want key=value")
-        _check_keys({key: None}, "--set")
-        merged = _merge(merged, _parse_override(override), "--set")
+        merged = _merge(merged, _parse_override(override), f"--set {override}")
     config = cast(Config, OmegaConf.to_object(merged))
-    _check_limits(config, str(path) if path else "--set")
+    _check_limits(config, str(path) if path else "--set", override_keys(overrides))
     return config
+
+
+def override_keys(overrides: Sequence[str]) -> set[str]:
+    """Return the keys of ``key=value`` overrides."""
+    return {override.partition("=")[0] for override in overrides}
 
 
 def config_from_dict(values: dict[str, Any], source: str) -> Config:
@@ -123,10 +124,19 @@ def _read_yaml(path: Path) -> DictConfig:
 
 
 def _parse_override(override: str) -> DictConfig:
+    key, sep, text = override.partition("=")
+    if not sep or not key:
+        raise ConfigError(f"--set {override}: want key=value")
+    _check_keys({key: None}, "--set")
+    quoted = text[:1] in ("'", '"') or text in ("null", "~")
     try:
-        return OmegaConf.from_dotlist([override])
+        if quoted or next(o.type for o in options() if o.key == key) != "str":
+            return OmegaConf.from_dotlist([override])
+        values = OmegaConf.create()
+        OmegaConf.update(values, key, text)  # as it stands: 2024_01 is a name, no number
+        return values
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"--set {override}: {error}") from error
+        raise ConfigError(f"--set {override}: {str(error).splitlines()[0]}") from error
 
 
 def _merge(base: DictConfig, values: DictConfig, source: str) -> DictConfig:
@@ -160,24 +170,31 @@ def _closest(key: str, known: Sequence[str]) -> str | None:
     return next(iter([*same, *filter(None, [SYNONYMS.get(last)]), *near]), None)
 
 
-def _check_limits(config: Config, source: str) -> None:
+def _check_limits(config: Config, source: str, overridden: Collection[str] = ()) -> None:
     for option in options():
-        node: Any = config
-        for part in option.key.split("."):
-            node = getattr(node, part)
+        node = option_value(config, option.key)
         for value in node if isinstance(node, list) else [node]:
-            _check_value(option, value, source)
+            _check_value(option, value, "--set" if option.key in overridden else source)
+
+
+def option_value(config: Config, key: str) -> Any:
+    """Return the value of a dotted key."""
+    node: Any = config
+    for part in key.split("."):
+        node = getattr(node, part)
+    return node
 
 
 def _check_value(option: Option, value: Any, source: str) -> None:
     limits = option.limits
-    where = f"{source}: {option.key}={value}"
+    shown = value if str(value).isprintable() else repr(value)
+    where = f"{source}{' ' if source == '--set' else ': '}{option.key}={shown}"
     if "choices" in limits and value not in limits["choices"]:
         near = difflib.get_close_matches(str(value), [str(c) for c in limits["choices"]], n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"{where}: want one of {', '.join(map(str, limits['choices']))}{hint}")
     if "pattern" in limits and not re.fullmatch(limits["pattern"], value):
-        raise ConfigError(f"{where}: want {limits['pattern']}")
+        raise ConfigError(f"{where}: want {limits.get('want', limits['pattern'])}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{where}: want a finite number")
     if "min" in limits and value < limits["min"]:

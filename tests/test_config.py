@@ -30,11 +30,48 @@ ROOT = Path(__file__).resolve().parents[1]
         ("model.thetas=[0.5]", "model.thetas=0.5"),
         ("model.thetas=3", "model.thetas"),
         ("train", "want key=value"),
+        ("train.lr=abc", "^--set train.lr=abc: "),
+        ("train.lr=-1", "^--set train.lr=-1.0: below"),
+        ("train.lr=[", "^--set train.lr=\\[: [^\\n]*$"),
+        ("decode.tag=a/b", "^--set decode.tag=a/b: "),
     ],
 )
 def test_bad_override(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(None, [override])
+
+
+def test_a_limit_names_the_file_or_the_override_that_broke_it(tmp_path: Path) -> None:
+    (tmp_path / "good.yaml").write_text("train: {lr: 1e-3}\n")
+    with pytest.raises(ConfigError, match=r"^--set train.epochs=0: below"):
+        load_config(tmp_path / "good.yaml", ["train.epochs=0"])
+    (tmp_path / "bad.yaml").write_text("train: {epochs: 0}\n")
+    with pytest.raises(ConfigError, match=r"bad.yaml: train.epochs=0: below"):
+        load_config(tmp_path / "bad.yaml", ["train.lr=1e-3"])
+    assert load_config(tmp_path / "bad.yaml", ["train.epochs=2"]).train.epochs == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["..", ".", ".x", "-x", "a/b", "../a", "/a", "a\nb", "a\0b", "a\\b", "a\u2028b", "a" * 101],
+)
+@pytest.mark.parametrize("key", ["variant", "corpus.id", "corpus.train", "corpus.dev"])
+def test_no_name_leads_out_of_its_directory(name: str, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^--set {key}=.*: want a name of letters"):
+        load_config(None, [f"{key}={name}"])
+    section, _, last = key.rpartition(".")
+    values = {section: {last: name}} if section else {key: name}
+    with pytest.raises(ConfigError, match=rf"^file: {key}=[^\n]*: want a name of letters"):
+        config_from_dict(values, "file")
+
+
+def test_text_is_taken_as_it_stands() -> None:
+    """YAML would make a number of one, a comment of another."""
+    for text in ("2024_01", "1e3", "007", "Übung 1", "a+b=c", "no"):
+        assert load_config(None, [f"corpus.id={text}"]).corpus.id == text
+    assert load_config(None, ["lm.text=a: b #c"]).lm.text == "a: b #c"
+    assert load_config(None, ["corpus.id='007'"]).corpus.id == "007"
+    assert load_config(None, ["corpus.id="]).corpus.id == ""
 
 
 def test_overrides_are_typed() -> None:
