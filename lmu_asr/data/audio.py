@@ -1,8 +1,15 @@
-"""Reading audio through soundfile: one thread-safe reader for every format and every stage."""
+"""Reading audio: one thread-safe reader for every format and every stage.
+
+libsndfile reads what it knows; FFmpeg, through PyAV, reads the rest, and streams whose header has
+no length.
+"""
 
 from __future__ import annotations
 
-import struct
+import contextlib
+import io
+import os
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,71 +20,108 @@ from lhotse.audio import AudioSource
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
+from lmu_asr.data import av_audio
+from lmu_asr.data.audio_sizes import refuse_cut_short
 from lmu_asr.errors import DataError
 
-STREAMED_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # a wav written to a pipe does not know its size
-OGG_END_OF_STREAM, OGG_HEADER_BYTES = 0x04, 27
+# what counts as audio beside transcripts, in any case; of files with one stem, the first kind
+AUDIO_SUFFIXES = (
+    *(".flac", ".wav", ".mp3", ".opus", ".ogg", ".sph", ".oga", ".w64", ".rf64", ".aif", ".aiff"),
+    *(".au", ".caf", ".m4a", ".aac", ".mka", ".wma", ".amr", ".webm", ".mp4", ".3gp", ".mkv"),
+    *(".mov", ".avi"),
+)
+UNKNOWN_LENGTH = 1 << 62  # libsndfile gives 2^63 - 1 for FLAC of a pipe
+
+
+def is_audio(path: str | Path) -> bool:
+    """Whether a file's name ends as audio does, in small or capital letters."""
+    return Path(path).suffix.lower() in AUDIO_SUFFIXES
 
 
 def recording_from_file(path: Path, recording_id: str) -> Recording:
-    """Describe an audio file from its header alone.
+    """Describe an audio file by its header.
+
+    Where a header has no length or only an estimate, the length is counted: frame headers of an
+    MP3 without Xing, Info or VBRI header are read, other formats are decoded.
 
     Raises:
         DataError: the file is missing, empty, not audio, or shorter than its header says.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: empty file")
+    _refuse_unreadable(path)
     try:
-        info = soundfile.info(str(path))
+        with _libsndfile(path, -1) as stream:
+            if stream is None:
+                frames, rate, channels = av_audio.describe(path)
+            else:
+                frames, rate, channels = stream.frames, stream.samplerate, stream.channels
+        refuse_cut_short(path)
     except (soundfile.SoundFileError, OSError) as error:
         raise DataError(f"{path}: not readable as audio: {error}") from error
-    if info.frames <= 0 or info.samplerate <= 0:
-        raise DataError(f"{path}: no samples in it")
-    _refuse_cut_short(path)
     return Recording(
         id=recording_id,
-        sources=[AudioSource("file", list(range(info.channels)), str(path))],
-        sampling_rate=info.samplerate,
-        num_samples=info.frames,
-        duration=info.frames / info.samplerate,
+        sources=[AudioSource("file", list(range(channels)), str(path))],
+        sampling_rate=rate,
+        num_samples=frames,
+        duration=frames / rate,
     )
 
 
-def _refuse_cut_short(path: Path) -> None:
-    """Find what libsndfile passes over in silence: a wav or Ogg file that ends too early."""
-    with open(path, "rb") as stream:
-        start = stream.read(4)
-        size = path.stat().st_size
-        if start == b"RIFF":
-            wanted = _wav_size(stream.read(4096))
-            if wanted > size:
-                raise DataError(f"{path}: cut short: {size} bytes, its header says {wanted}")
-        elif start == b"OggS":
-            stream.seek(max(0, size - 65536))
-            tail = stream.read()
-            if not _is_last_page(tail[max(0, tail.rfind(b"OggS")) :]):
-                raise DataError(f"{path}: cut short: its last page is missing or not whole")
+def _refuse_unreadable(path: Path) -> None:
+    try:
+        if not path.is_file():
+            is_there = path.exists()
+            raise DataError(f"{path}: {'not a regular file' if is_there else 'no such file'}")
+        if path.stat().st_size == 0:
+            raise DataError(f"{path}: empty file")
+    except (OSError, ValueError) as error:  # a name that is too long, or has a NUL
+        raise DataError(f"{str(path)!r}: no such file: {error}") from error
 
 
-def _is_last_page(page: bytes) -> bool:
-    """Whether an Ogg page (RFC 3533) is whole and says that the stream ends with it."""
-    if len(page) < OGG_HEADER_BYTES or not page[5] & OGG_END_OF_STREAM:
-        return False
-    segments = page[OGG_HEADER_BYTES : OGG_HEADER_BYTES + page[26]]
-    return len(segments) == page[26] and len(page) >= OGG_HEADER_BYTES + page[26] + sum(segments)
+@contextlib.contextmanager
+def _libsndfile(path: str | Path, end: int) -> Iterator[soundfile.SoundFile | None]:
+    """Open a file of which samples up to ``end`` are wanted, -1 for all; None: FFmpeg must read it.
+
+    Raises:
+        DataError: a file without any header.
+    """
+    if Path(path).suffix.lower() == ".raw":
+        raise DataError(
+            f"{path}: not readable as audio: .raw has no header that says rate and sample format; "
+            "convert it, for example: sox -t raw -r 16000 -e signed -b 16 -c 1 a.raw a.wav"
+        )
+    try:
+        # as bytes, since soundfile refuses names that are not UTF-8
+        stream = soundfile.SoundFile(os.fsencode(path))
+    except soundfile.SoundFileError:
+        stream = None
+    with stream or contextlib.nullcontext():
+        if stream is None or not 0 < stream.frames < UNKNOWN_LENGTH or stream.samplerate <= 0:
+            yield None
+        elif stream.format == "MP3" and not 0 <= end <= stream.frames:
+            # libsndfile reads no further than the length that it estimates
+            with open(path, "rb", 0) as raw, soundfile.SoundFile(_Unsized(raw)) as counted:
+                yield counted
+        else:
+            yield stream
 
 
-def _wav_size(head: bytes) -> int:
-    """Bytes that a wav file must have, from its first chunks after ``RIFF``; 0 if not known."""
-    position = 8  # the size of the whole, then WAVE
-    while position + 8 <= len(head):
-        name, size = struct.unpack("<4sI", head[position : position + 8])
-        if name == b"data":
-            return 0 if size in STREAMED_SIZES else 4 + position + 8 + size
-        position += 8 + size + size % 2
-    return 0
+class _Unsized(io.BufferedReader):
+    """A file that hides its size from libmpg123, which then counts the frames of an MP3.
+
+    Where no Xing, Info or VBRI header gives their number, it would divide the size of the file by
+    that of the first frame: wrong, and too small where the bit rate varies. libsndfile asks for
+    the size first, and is told.
+    """
+
+    _asked = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to the start where the second question is for the end."""
+        if (offset, whence) == (0, os.SEEK_END):
+            self._asked += 1
+            if self._asked == 2:
+                return super().seek(0)
+        return super().seek(offset, whence)
 
 
 def read_audio(
@@ -86,7 +130,8 @@ def read_audio(
     """Read samples from a file.
 
     Args:
-        path: audio file of any format that libsndfile reads.
+        path: audio or video file of any format that libsndfile or FFmpeg reads; of several audio
+            tracks, the first.
         offset: first sample, at the file's own rate.
         num_samples: samples wanted, at the file's own rate; -1 for all to the end.
 
@@ -96,20 +141,24 @@ def read_audio(
     Raises:
         DataError: the file is missing, not audio, or ends before ``offset + num_samples``.
     """
+    end = -1 if num_samples < 0 else offset + num_samples
     try:
-        with soundfile.SoundFile(str(path)) as stream:
-            if offset:
-                stream.seek(offset)
-            samples = stream.read(num_samples, dtype="float32", always_2d=True)
-            sample_rate = int(stream.samplerate)
+        with _libsndfile(path, end) as stream:
+            if stream is None:
+                samples, sample_rate = av_audio.read(path, offset, num_samples)
+            else:
+                if offset:
+                    stream.seek(offset)
+                samples = stream.read(num_samples, dtype="float32", always_2d=True).T
+                sample_rate = int(stream.samplerate)
     except (soundfile.SoundFileError, OSError) as error:
         raise DataError(f"{path}: not readable as audio: {error}") from error
-    if num_samples >= 0 and len(samples) < num_samples:
+    if samples.shape[1] < num_samples:
         raise DataError(
-            f"{path}: cut short: ends after {offset + len(samples)} samples, "
-            f"its header says {offset + num_samples} or more"
+            f"{path}: cut short: ends after {offset + samples.shape[1]} samples, "
+            f"its header says {end} or more"
         )
-    return np.ascontiguousarray(samples.T), sample_rate
+    return np.ascontiguousarray(samples), sample_rate
 
 
 def resample(

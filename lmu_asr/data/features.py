@@ -100,6 +100,8 @@ def prepare_features(
     for shard in shards:
         for utterance, kind, detail in shard.dropped:
             report.drop(utterance, kind, detail)
+        for utterance, kind in shard.repaired:
+            report.repair(utterance, kind)
     report.refuse_too_many()
     path = out_dir / f"{split}_cuts.jsonl.gz"
     write_jsonl(path, (cut for shard in shards for cut in shard.cuts()))

@@ -22,7 +22,8 @@ from typing import Any
 from lhotse import CutSet, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from lhotse.utils import fastcopy
 
-from lmu_asr.data.layout import AUDIO_SUFFIXES, read_layout
+from lmu_asr.data.audio import is_audio
+from lmu_asr.data.layout import read_layout
 from lmu_asr.data.manifests import (
     Manifests,
     Utterance,
@@ -105,8 +106,7 @@ def untranscribed(parts: Iterable[Manifests]) -> Iterator[str]:
     files = [part.files for part in parts]
     for folder in sorted({path.rpartition("/")[0] for named in files for path in named}):
         for path in sorted(Path(folder).iterdir()) if Path(folder).is_dir() else ():
-            is_audio = path.suffix.lower() in AUDIO_SUFFIXES
-            if is_audio and not any(str(path) in named for named in files):
+            if is_audio(path) and not any(str(path) in named for named in files):
                 yield path.stem
 
 

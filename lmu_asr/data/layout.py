@@ -1,6 +1,6 @@
 """Directories in LibriSpeech layout.
 
-``<split>/<speaker>/<chapter>/<utterance>.{flac,wav,mp3,opus,ogg}``, with transcripts in
+``<split>/<speaker>/<chapter>/<utterance>.{flac,wav,mp3,...}``, with transcripts in
 ``*.trans.txt`` beside the audio, one ``<utterance> <text>`` a line.
 """
 
@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from lmu_asr.data.audio import AUDIO_SUFFIXES, is_audio
 from lmu_asr.data.manifests import Manifests, Utterance, from_utterances, say_untranscribed
 from lmu_asr.errors import DataError
-
-AUDIO_SUFFIXES = (".flac", ".wav", ".mp3", ".opus", ".ogg")
 
 
 def read_layout(split: Path) -> Manifests:
@@ -37,7 +36,7 @@ def read_layout(split: Path) -> Manifests:
 def _utterances(split: Path, transcripts: list[Path]) -> Iterator[Utterance]:
     for transcript in transcripts:
         speaker = transcript.relative_to(split).parts[0]
-        audio = {p.stem: p for p in transcript.parent.iterdir() if p.suffix in AUDIO_SUFFIXES}
+        audio = {p.stem: p for p in _audio_files(transcript.parent)}
         for utterance, text in _read_transcript(transcript):
             path = audio.get(utterance, transcript.parent / f"{utterance}.*")
             yield Utterance(utterance, path, text, speaker)
@@ -47,10 +46,16 @@ def _untranscribed(split: Path) -> Iterator[str]:
     """Yield the names of audio files that no transcript beside them has."""
     for folder, folders, names in os.walk(split):
         folders.sort()
-        audio = [path.stem for n in sorted(names) if (path := Path(n)).suffix in AUDIO_SUFFIXES]
+        audio = list(dict.fromkeys(Path(n).stem for n in sorted(names) if is_audio(n)))
         texts = [Path(folder, n) for n in names if n.endswith(".trans.txt")] if audio else []
         named = {utterance for text in texts for utterance, _ in _read_transcript(text)}
         yield from (name for name in audio if name not in named)
+
+
+def _audio_files(folder: Path) -> list[Path]:
+    """Audio in a directory; of files with one stem, the kind last that AUDIO_SUFFIXES has first."""
+    found = sorted(path for path in folder.iterdir() if is_audio(path))
+    return sorted(found, key=lambda path: -AUDIO_SUFFIXES.index(path.suffix.lower()))
 
 
 def _read_transcript(path: Path) -> Iterator[tuple[str, str]]:

@@ -13,9 +13,8 @@ from lhotse import Recording
 from numpy.typing import NDArray
 
 from lmu_asr.config import AugmentConfig, FeaturesConfig
-from lmu_asr.data.audio import read_audio, recording_from_file, resample
+from lmu_asr.data.audio import AUDIO_SUFFIXES, is_audio, read_audio, recording_from_file, resample
 from lmu_asr.data.fbank import get_extractor
-from lmu_asr.data.layout import AUDIO_SUFFIXES
 from lmu_asr.errors import DataError
 
 
@@ -84,7 +83,7 @@ def audio_files(directory: str, option: str) -> list[Recording]:
     root = Path(directory)
     if not root.is_dir():
         raise DataError(f"{root}: no such directory ({option})")
-    paths = sorted(p for p in root.rglob("*") if p.suffix in AUDIO_SUFFIXES)
+    paths = sorted(p for p in root.rglob("*") if p.is_file() and is_audio(p))
     if not paths:
         raise DataError(f"{root}: no audio in it ({option}); want {', '.join(AUDIO_SUFFIXES)}")
     return [recording_from_file(path, path.name) for path in paths]

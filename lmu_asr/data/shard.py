@@ -13,7 +13,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ from numpy.typing import NDArray
 from lmu_asr.config import FeaturesConfig
 from lmu_asr.data.audio import read_audio, resample
 from lmu_asr.data.fbank import Extractor, get_extractor
+from lmu_asr.data.mono import Mono, to_mono
 from lmu_asr.errors import DataError
 from lmu_asr.files import atomic_path, fingerprint, sha256_file, write_jsonl
 
-VERSION = 2  # raise it when the stored values change
+VERSION = 3  # raise it when the stored values change
 AHEAD = 3  # shards given out for each process
 Item = tuple[MonoCut, float]  # a cut and its speed
 
@@ -55,6 +56,7 @@ class Shard:
         key: hash over cuts, options and audio.
         archive_sha256: checksum of the archive.
         dropped: (utterance id, kind, detail) of what could not be read.
+        repaired: (utterance id, kind) of samples that were scaled, or taken from one channel.
         frames: frames stored.
         sums: sum of each mel bin over the frames, float64.
         square_sums: sum of squares of each mel bin, float64.
@@ -64,6 +66,7 @@ class Shard:
     key: str
     archive_sha256: str
     dropped: list[list[str]]
+    repaired: list[list[str]]
     frames: int
     sums: list[float]
     square_sums: list[float]
@@ -86,12 +89,13 @@ def make_shard(task: Task) -> Shard:
     path.unlink(missing_ok=True)
     with atomic_path(archive) as temporary, LilcomChunkyWriter(temporary) as writer:
         sums = _Sums(task.config.num_mel_bins)
-        cuts, dropped = _extract(task, writer, f"feats/{archive.name}", sums)
+        found = _extract(task, writer, f"feats/{archive.name}", sums)
     shard = Shard(
-        path, key, sha256_file(archive), dropped, sums.frames, [*sums.sums], [*sums.square_sums]
+        *(path, key, sha256_file(archive), found.dropped, found.repaired),
+        *(sums.frames, [*sums.sums], [*sums.square_sums]),
     )
     header = {k: v for k, v in asdict(shard).items() if k != "path"}
-    write_jsonl(path, [header, *cuts])
+    write_jsonl(path, [header, *found.cuts])
     return shard
 
 
@@ -132,42 +136,55 @@ class _Sums:
         self.square_sums += np.square(values).sum(axis=0)
 
 
-def _extract(
-    task: Task, writer: LilcomChunkyWriter, stored_as: str, sums: _Sums
-) -> tuple[list[dict[str, Any]], list[list[str]]]:
-    """Store the features of a task; return the cuts as dictionaries and what was dropped."""
+@dataclass(frozen=True)
+class _Extracted:
+    """Stored cuts as dictionaries, and what :class:`Shard` says of the others."""
+
+    cuts: list[dict[str, Any]] = field(default_factory=list)
+    dropped: list[list[str]] = field(default_factory=list)
+    repaired: list[list[str]] = field(default_factory=list)
+
+
+def _extract(task: Task, writer: LilcomChunkyWriter, stored_as: str, sums: _Sums) -> _Extracted:
+    """Store the features of a task."""
     extractor = get_extractor(task.config)
-    cuts, dropped = [], []
+    found = _Extracted()
     for number, (cut, speed) in enumerate(task.items):
         torch.manual_seed(zlib.crc32(f"{task.name} {number}".encode()))  # of the dither
         output = cut if speed == 1.0 else cut.perturb_speed(speed)
         try:
-            features = _features(cut, speed, output.duration, extractor, task.config)
+            mono = read_mono(cut)
+            features = _features(mono, cut, speed, output.duration, extractor, task.config)
         except DataError as error:
-            dropped.append([cut.id, _kind(str(error)), str(error)])
+            found.dropped.append([cut.id, _kind(str(error)), str(error)])
             continue
+        if speed == 1.0:  # once an utterance, not once a speed
+            found.repaired.extend([cut.id, kind] for kind in mono.repairs)
         key = writer.write(output.id, features)  # rounds the values in place
         sums.add(features)
         stored = _attach(output, features.shape, key, stored_as, task.config)
-        cuts.append(relative_recording(stored, task.out_dir).to_dict())
-    return cuts, dropped
+        found.cuts.append(relative_recording(stored, task.out_dir).to_dict())
+    return found
 
 
 def _kind(detail: str) -> str:
-    kinds = {"NaN": "NaN or infinite samples", "silent": "silent audio"}
+    kinds = {
+        "NaN": "NaN or infinite samples",
+        "is silent": "silent audio",
+        "unknown scale": "samples of an unknown scale",
+    }
     return next((kind for word, kind in kinds.items() if word in detail), "unreadable audio")
 
 
 def _features(
-    cut: MonoCut, speed: float, duration: float, extractor: Extractor, config: FeaturesConfig
+    mono: Mono,
+    cut: MonoCut,
+    speed: float,
+    duration: float,
+    extractor: Extractor,
+    config: FeaturesConfig,
 ) -> NDArray[np.float32]:
-    mono = read_mono(cut)
-    if len(mono) and mono.min() == mono.max():
-        raise DataError(
-            f"'{cut.id}' is silent: all of its {len(mono)} samples are {mono[0]:g}; "
-            f"listen to {cut.recording.sources[0].source}"
-        )
-    samples = _converted(mono, cut, speed, duration, config.sample_rate)
+    samples = converted(mono, cut, speed, duration, config.sample_rate)
     features = extractor(samples)
     if not np.isfinite(features).all():
         raise DataError(f"'{cut.id}': NaN or infinite features")
@@ -207,29 +224,12 @@ def relative_recording(cut: MonoCut, out_dir: Path) -> MonoCut:
     )
 
 
-def load_samples(cut: MonoCut, speed: float, duration: float, rate: int) -> NDArray[np.float32]:
-    """Read the audio of a cut, average its channels, resample, change its speed.
-
-    Args:
-        cut: a cut without features; ``channels`` in its custom fields are averaged.
-        speed: factor of playback speed, 1 for none.
-        duration: seconds of the result.
-        rate: sample rate of the result, in hertz.
-
-    Returns:
-        Samples (round(duration * rate),), full scale 1.
+def read_mono(cut: MonoCut) -> Mono:
+    """Read the audio of a cut at its own rate; ``channels`` in its custom fields are averaged.
 
     Raises:
-        DataError: unreadable or cut-short audio, NaN or infinite samples.
-    """
-    return _converted(read_mono(cut), cut, speed, duration, rate)
-
-
-def read_mono(cut: MonoCut) -> NDArray[np.float32]:
-    """Read the audio of a cut at its own rate and average its channels; (num_samples,).
-
-    Raises:
-        DataError: as :func:`load_samples`.
+        SilentAudioError: all samples are the same.
+        DataError: unreadable or cut-short audio, NaN or infinite samples, or of no known scale.
     """
     recording = cut.recording
     path = recording.sources[0].source
@@ -238,19 +238,26 @@ def read_mono(cut: MonoCut) -> NDArray[np.float32]:
     samples, found_rate = read_audio(path, first, count)
     if found_rate != recording.sampling_rate:
         raise DataError(f"{path}: {found_rate} Hz, the manifest says {recording.sampling_rate} Hz")
-    channels = (cut.custom or {}).get("channels", [cut.channel])
-    mono = samples[channels[0]] if len(channels) == 1 else samples[channels].mean(axis=0)
-    if not np.isfinite(mono).all():
-        bad = int(np.count_nonzero(~np.isfinite(mono)))
-        raise DataError(f"{path}: {bad} NaN or infinite samples")
-    return np.asarray(mono, dtype=np.float32)
+    return to_mono(samples, (cut.custom or {}).get("channels", [cut.channel]), cut.id, path)
 
 
-def _converted(
-    mono: NDArray[np.float32], cut: MonoCut, speed: float, duration: float, rate: int
+def converted(
+    mono: Mono, cut: MonoCut, speed: float, duration: float, rate: int
 ) -> NDArray[np.float32]:
-    mono = resample(mono, round(cut.recording.sampling_rate * speed), rate)
-    return _fit(mono, round(duration * rate))
+    """Resample the audio of a cut and change its speed.
+
+    Args:
+        mono: what :func:`read_mono` returned.
+        cut: the cut.
+        speed: factor of playback speed, 1 for none.
+        duration: seconds of the result.
+        rate: sample rate of the result, in hertz.
+
+    Returns:
+        Samples (round(duration * rate),), full scale 1.
+    """
+    samples = resample(mono.samples, round(cut.recording.sampling_rate * speed), rate)
+    return _fit(samples, round(duration * rate))
 
 
 def _fit(samples: NDArray[np.float32], length: int) -> NDArray[np.float32]:

@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from lmu_asr.config import Config, DecodeConfig, FeaturesConfig
 from lmu_asr.data.audio import recording_from_file
 from lmu_asr.data.fbank import Extractor, frame_count, get_extractor
-from lmu_asr.data.shard import load_samples
+from lmu_asr.data.mono import SilentAudioError
+from lmu_asr.data.shard import converted
+from lmu_asr.data.shard import read_mono as read_cut
 from lmu_asr.decoding.align import Span
 from lmu_asr.decoding.decode import make_decoder
 from lmu_asr.decoding.decoder import Decoder
@@ -103,12 +105,19 @@ class Transcriber:
     def transcribe(self, path: Path) -> Transcript:
         """Transcribe one audio file of any sample rate; its channels are averaged.
 
+        A file of one value throughout, digital silence, has no words, and that is said.
+
         Raises:
             DataError: unreadable, cut-short or too short audio, or samples or log-probabilities
                 that are not finite.
             ModelError: the features do not fit the model.
         """
-        batch = self._log_probs(path, self._features(path))
+        try:
+            features = self._features(path)
+        except SilentAudioError as error:
+            logging.warning("no words: %s", error)
+            return Transcript("", [])
+        batch = self._log_probs(path, features)
         hypothesis = self.decoder.search_batch(batch, self.method, self.scales)[0]
         if hypothesis.fallback:
             logging.warning("%s: no path in the graph: decoded greedily", path)
@@ -146,6 +155,7 @@ def read_mono(path: Path, options: FeaturesConfig) -> NDArray[np.float32]:
     """Read a whole file at ``features.sample_rate``, its channels averaged: samples, full scale 1.
 
     Raises:
+        SilentAudioError: all samples are the same.
         DataError: unreadable, cut short, shorter than ``features.min_duration``, or samples that
             are not finite.
     """
@@ -165,7 +175,10 @@ def read_mono(path: Path, options: FeaturesConfig) -> NDArray[np.float32]:
         )
     channels = list(recording.channel_ids)
     cut = MonoCut(str(path), 0.0, seconds, 0, recording=recording, custom={"channels": channels})
-    return load_samples(cut, 1.0, seconds, options.sample_rate)
+    mono = read_cut(cut)
+    for repair in mono.repairs:
+        logging.warning("%s: %s", path, repair)
+    return converted(mono, cut, 1.0, seconds, options.sample_rate)
 
 
 def as_stored(features: NDArray[np.float32]) -> NDArray[np.float32]:

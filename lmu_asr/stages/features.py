@@ -17,8 +17,6 @@ from lmu_asr.stages.common import Context, Stage, main
 if TYPE_CHECKING:
     from lmu_asr.corpora.base import Manifests
 
-AUDIO = {".wav", ".flac", ".mp3", ".opus", ".ogg", ".sph"}
-
 
 def run(context: Context) -> None:
     """Make manifests, drop and list what cannot be used, extract features of every split."""
@@ -124,8 +122,9 @@ STAGE = Stage(
     ignored=("corpus.mirror", "corpus.s3_cache", "corpus.speakers", "corpus.minutes"),
     rooms=(
         "corpora",
-        *("data/audio.py", "data/fbank.py", "data/features.py", "data/importers.py"),
-        *("data/layout.py", "data/manifests.py", "data/ray_shards.py", "data/remote_audio.py"),
+        *("data/audio.py", "data/audio_sizes.py", "data/av_audio.py", "data/mono.py"),
+        *("data/fbank.py", "data/features.py", "data/importers.py", "data/layout.py"),
+        *("data/manifests.py", "data/ray_shards.py", "data/remote_audio.py"),
         *("data/rows.py", "data/shard.py", "data/shards.py", "data/validate.py"),
     ),
     after=("download",),

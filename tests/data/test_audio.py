@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import av
 import numpy as np
 import pytest
 import soundfile
 
-from lmu_asr.data.audio import read_audio, recording_from_file, resample
+from lmu_asr.data.audio import is_audio, read_audio, recording_from_file, resample
 from lmu_asr.errors import DataError
+from tests.data.encoded import encode
 from tests.data.speech import RATE, noise, write_audio
 
 
@@ -63,13 +67,113 @@ def test_cut_short_flac_is_found_when_read(tmp_path):
         read_audio(path, 0, frames)
 
 
-def test_wav_of_a_pipe_has_no_size_and_is_accepted(tmp_path):
+SIZES = [0, 0x7FFFF000, 0x7FFFEFFA, 0x7FFFFFFF, 0x80000000, 0xFFFFFFDB, 0xFFFFFFFF]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("riff_size", [0, 36, 0x7FFFF024, 0xFFFFFFFF])
+def test_wav_of_a_pipe_has_no_size_and_is_read_to_its_end(tmp_path, size, riff_size):
     path = write_audio(tmp_path / "a.wav", 0.5)
+    whole, _ = read_audio(path)
     data = bytearray(path.read_bytes())
     place = data.index(b"data") + 4
-    data[place : place + 4] = b"\xff\xff\xff\xff"
+    data[place : place + 4] = size.to_bytes(4, "little")
+    data[4:8] = riff_size.to_bytes(4, "little")
     path.write_bytes(data)
     assert recording_from_file(path, "a").num_samples == 8000
+    np.testing.assert_array_equal(read_audio(path)[0], whole)
+    np.testing.assert_array_equal(read_audio(path, 100, 50)[0], whole[:, 100:150])
+
+
+@pytest.mark.parametrize("magic", [b"RIFF", b"RF64"])
+@pytest.mark.parametrize("before", [0, 10001])  # a chunk of a broadcast WAV before the data
+def test_wav_with_a_size_that_it_does_not_have_is_cut_short(tmp_path, magic, before):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise(0.5), RATE, format={b"RF64": "RF64"}.get(magic, "WAV"))
+    data = path.read_bytes()
+    place = data.index(b"fmt ")
+    chunk = b"bext" + before.to_bytes(4, "little") + bytes(before + before % 2)
+    data = data[:place] + chunk + data[place:]
+    path.write_bytes(data)
+    assert recording_from_file(path, "a").num_samples == 8000
+    path.write_bytes(data[:-100])
+    with pytest.raises(DataError, match=f"cut short: {len(data) - 100} bytes, .* {len(data)}"):
+        recording_from_file(path, "a")
+
+
+def test_flac_of_a_pipe_is_counted(tmp_path):
+    path = write_audio(tmp_path / "a.flac", 0.5)
+    whole, _ = read_audio(path)
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0  # the samples in STREAMINFO, 36 bits, become 0: not known
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    assert recording_from_file(path, "a").num_samples == 8000
+    np.testing.assert_array_equal(read_audio(path)[0], whole)
+    np.testing.assert_array_equal(read_audio(path, 7000, 1000)[0], whole[:, 7000:])
+
+
+def frames_of_mp3(path: Path, rate: int) -> int:
+    """Samples by the parser of FFmpeg."""
+    with av.open(str(path)) as container:
+        packets = container.demux(container.streams.audio[0])
+        return sum(int(p.duration * p.time_base * rate + 0.5) for p in packets if p.size)
+
+
+@pytest.mark.parametrize("bit_rate", [32000, 0])  # constant; variable: the estimate is too small
+@pytest.mark.parametrize("rate", [48000, 22050])
+def test_mp3_without_header_is_as_long_as_it_decodes(tmp_path, bit_rate, rate):
+    quiet = np.repeat([[0.0, 1.0, 0.0]], rate, axis=1) * noise(3.0, rate=rate).T
+    options = {} if bit_rate else {"flags": "+qscale", "global_quality": "236"}
+    path = tmp_path / "a.mp3"
+    encode(path, [quiet], rate, "libmp3lame", bit_rate, codec_options=options, write_xing="0")
+    wanted = frames_of_mp3(path, rate)
+    assert soundfile.info(path).frames != wanted  # an estimate
+    assert recording_from_file(path, "a").num_samples == wanted
+    whole, _ = read_audio(path, 0, wanted)
+    assert whole.shape == (1, wanted)
+    np.testing.assert_array_equal(read_audio(path)[0], whole)
+    part, _ = read_audio(path, wanted - 500, 500)
+    np.testing.assert_allclose(part, whole[:, -500:], atol=1e-6)
+
+
+@pytest.mark.parametrize("end", [b"TAG" + bytes(125), bytes(3000), b"\xff\xfb\x90", b""])
+def test_mp3_that_ends_in_a_frame_or_in_rubbish_is_kept(tmp_path, end):
+    path = encode(tmp_path / "a.mp3", [noise(1.0).T], RATE, "libmp3lame", write_xing="0")
+    data = path.read_bytes()
+    path.write_bytes((data if end else data[: len(data) // 2 + 11]) + end)
+    count = recording_from_file(path, "a").num_samples
+    assert read_audio(path, 0, count)[0].shape == (1, count)
+    assert abs(count - (18 if end else 9) * 1024) < 3000
+
+
+def test_mp3_whose_header_promises_more_is_refused(tmp_path):
+    path = encode(tmp_path / "a.mp3", [noise(1.0).T], RATE, "libmp3lame")
+    assert recording_from_file(path, "a").num_samples == RATE  # without delay and padding
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(DataError, match=r"cut short|not readable"):
+        read_audio(path, 0, RATE)
+
+
+def test_raw_files_and_odd_names(tmp_path):
+    for name in ("a.raw", "a.RAW"):
+        (tmp_path / name).write_bytes(b"\0\1" * 1600)
+        with pytest.raises(DataError, match="no header that says rate and sample format"):
+            recording_from_file(tmp_path / name, "a")
+    for name in ("x" * 300, "a\0b.wav"):
+        with pytest.raises(DataError, match="no such file"):
+            recording_from_file(tmp_path / name, "a")
+    with pytest.raises(DataError, match="not a regular file"):
+        recording_from_file(tmp_path, "a")
+    for name in ("\udcff.WAV", "http:a b.FLAC", "file:\n.m4a"):
+        suffix = Path(name).suffix.lower()
+        path = write_audio(tmp_path / f"plain{suffix.replace('m4a', 'wav')}", 0.5)
+        if suffix == ".m4a":
+            path = encode(tmp_path / "plain.m4a", [noise(0.5).T], RATE, "aac")
+        odd = path.rename(tmp_path / name)
+        assert is_audio(odd)
+        assert recording_from_file(odd, "a").num_samples == 8000
+        assert read_audio(odd, 10, 20)[0].shape == (1, 20)
 
 
 def test_resample_keeps_a_tone():

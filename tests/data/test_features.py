@@ -19,6 +19,7 @@ from lmu_asr.config import FeaturesConfig
 from lmu_asr.data import shards
 from lmu_asr.data.fbank import get_extractor
 from lmu_asr.data.features import prepare_features, read_cuts
+from lmu_asr.data.mono import FIRST_CHANNEL, SCALED
 from lmu_asr.data.shard import read_shard
 from lmu_asr.data.validate import validate_and_repair
 from lmu_asr.errors import DataError
@@ -178,7 +179,7 @@ def test_silent_audio_is_dropped_listed_and_counted(tmp_path, small_shards):
     files = {
         "u1": (np.zeros(8000), RATE),
         "u3": (np.full(4000, 0.25), 8000),  # a constant, resampled
-        "u5": (np.hstack([hiss, -hiss]), RATE),  # nothing is left of its mean
+        "u5": (np.zeros((8000, 2)), RATE),
         "u7": (np.hstack([hiss, np.zeros_like(hiss)]), RATE),  # one channel is heard
         "u8": (np.concatenate([np.zeros(7999), [1e-4]]), RATE),  # one sample is not 0
     }
@@ -191,6 +192,27 @@ def test_silent_audio_is_dropped_listed_and_counted(tmp_path, small_shards):
     assert saved["counts"] == {"silent audio": 3} and saved["kept"] == 7
     assert saved["dropped"]["u3"].startswith("'u3' is silent: all of its 4000 samples are 0.25")
     assert "3 dropped: silent audio (u1, u3, u5)" in report.summary()
+
+
+def test_samples_are_mended_counted_and_said(tmp_path, small_shards):
+    paths = corpus(tmp_path / "source", 5)
+    hiss = noise(0.5, 3)
+    files = {
+        "u0": hiss,
+        "u1": hiss * 32768,  # 16-bit values as float
+        "u2": np.hstack([hiss, -hiss]),  # nothing is left of its mean
+        "u3": np.hstack([np.zeros_like(hiss), 2 * hiss]),  # not inverted: averaged
+        "u4": hiss * 2.0**31,
+    }
+    for name, samples in files.items():
+        soundfile.write(paths[name], samples, RATE, subtype="FLOAT")
+    cuts, report = extract(paths, tmp_path / "fbank", FeaturesConfig(speed_perturb=[0.9]))
+    found = {cut.id: cut.load_features() for cut in cuts}
+    for name in ("u1", "u2", "u3"):
+        assert np.abs(found[name] - found["u0"]).max() <= 1 / 32 + 1e-6
+    assert report.repairs[SCALED] == report.repairs[FIRST_CHANNEL] == 1
+    assert f"1 repaired: {SCALED} (u1); 1 repaired: {FIRST_CHANNEL} (u2)" in report.summary()
+    assert "1 dropped: samples of an unknown scale (u4)" in report.summary()
 
 
 def test_more_than_half_broken_stops_without_a_manifest(tmp_path):
