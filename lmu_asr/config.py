@@ -52,6 +52,14 @@ class CorpusConfig:
         "directory that keeps audio which own lists name by s3:// addresses; empty: --data-dir/<name>/s3",
         path=(),
     )
+    text: str = opt(
+        "corpus",
+        "what happens to transcripts and lm.text: the corpus's own rule (of own data and Common "
+        "Voice plain); plain: lower case, letters, marks and numbers of any script, apostrophes "
+        "within words, tags in brackets dropped; upper: the same in upper case; as_is: only control "
+        "characters are dropped and blanks made single",
+        choices=("corpus", "plain", "upper", "as_is"),
+    )
     train: str = opt("train", "split that trains; several joined by +", **NAME)
     dev: str = opt("dev", "split that tunes: early stopping and decoding scales", **NAME)
     test: list[str] = opt(["test"], "splits that are only scored", **NAME)

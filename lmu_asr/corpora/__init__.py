@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, cast
 from lmu_asr.errors import ConfigError
 
 if TYPE_CHECKING:  # the synthesis worker imports this package and must stay light
+    from lmu_asr.config import CorpusConfig
     from lmu_asr.corpora.base import Corpus
+    from lmu_asr.data.text_rule import TextRule
 
 
 def corpus_names() -> list[str]:
@@ -31,3 +33,16 @@ def get_corpus(name: str) -> Corpus:
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise ConfigError(f"corpus.name={name}: want one of {', '.join(names)}{hint}")
     return cast("Corpus", importlib.import_module(f"lmu_asr.corpora.{name}").CORPUS)
+
+
+def text_rule(config: CorpusConfig) -> TextRule:
+    """Return how transcripts, and text for the language model, become the text of the recipe.
+
+    ``corpus.text`` names a rule, or leaves it to the corpus.
+    """
+    from lmu_asr.corpora.text import RULES
+    from lmu_asr.data.text_rule import TextRule
+
+    if config.text in RULES:
+        return RULES[config.text]
+    return TextRule.of(get_corpus(config.name).normalize)

@@ -44,4 +44,4 @@ class Corpus(Protocol):
         """
 
     def normalize(self, text: str) -> str:
-        """Return ``text`` as it is trained on and scored."""
+        """Return ``text`` as it is trained on and scored, where ``corpus.text`` names no rule."""

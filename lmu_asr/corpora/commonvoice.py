@@ -13,7 +13,7 @@ from pathlib import Path
 from lmu_asr.config import CorpusConfig
 from lmu_asr.corpora.base import Manifests
 from lmu_asr.corpora.splits import join_splits
-from lmu_asr.corpora.text import normalize_english
+from lmu_asr.corpora.text import PLAIN
 from lmu_asr.data.manifests import Utterance, from_utterances
 from lmu_asr.errors import DataError
 
@@ -23,6 +23,7 @@ class CommonVoice:
 
     name = "commonvoice"
     language = ""
+    normalize = PLAIN
     license_note = "Common Voice: CC0, https://commonvoice.mozilla.org/datasets"
 
     def download(self, config: CorpusConfig, target: Path, seed: int) -> None:
@@ -42,10 +43,6 @@ class CommonVoice:
         tables = sorted(source.rglob("train.tsv"))
         root = tables[0].parent if tables else source
         return join_splits(config, lambda part: from_utterances(_read(root / f"{part}.tsv"), part))
-
-    def normalize(self, text: str) -> str:
-        """Lower case, quotation marks and punctuation dropped, apostrophes kept."""
-        return normalize_english(text)
 
 
 def _read(table: Path) -> Iterator[Utterance]:

@@ -14,7 +14,7 @@ from lhotse import SupervisionSegment
 from lmu_asr.config import CorpusConfig
 from lmu_asr.corpora.base import Manifests
 from lmu_asr.corpora.splits import group
-from lmu_asr.corpora.text import normalize_english
+from lmu_asr.corpora.text import PLAIN
 from lmu_asr.data.importers import import_data, split_paths, untranscribed
 from lmu_asr.data.manifests import say_untranscribed
 from lmu_asr.data.rows import Rows
@@ -28,6 +28,7 @@ class Own:
 
     name = "own"
     language = ""
+    normalize = PLAIN
     license_note = "own: the user's data, read where they lie"
 
     def download(self, config: CorpusConfig, target: Path, seed: int) -> None:
@@ -51,10 +52,6 @@ class Own:
         manifests = import_data(source, _cache(config))
         say_untranscribed(untranscribed([manifests]), source)
         return split_manifests(manifests, config)
-
-    def normalize(self, text: str) -> str:
-        """Lower case, apostrophes kept, other punctuation dropped, letters of any script kept."""
-        return normalize_english(text)
 
 
 def _cache(config: CorpusConfig) -> Path | None:

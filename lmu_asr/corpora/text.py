@@ -1,14 +1,151 @@
-"""Text normalisation that several corpora share."""
+"""Text normalisation that several corpora share, and the rules that ``corpus.text`` names."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+
+from lmu_asr.data.text_rule import Step, TextRule
+
+_APOSTROPHES = re.compile(r"[’‘‛`´]")
+_MODIFIER_APOSTROPHE = re.compile(
+    r"(?<=[^\W\d_])ʼ(?=[^\W\d_])"
+)  # Ukrainian м'ять; elsewhere a letter
+# marks that Unicode's word segmentation (UAX 29, MidLetter) keeps within words: don't, col·lega,
+# Hebrew geresh and gershayim, and the joiners that Persian and Indic spelling needs
+_WITHIN = "'·\u2027\u05f3\u05f4\u200c\u200d"
+# letters of scripts that have no apostrophe and put quotes against letters
+_NO_APOSTROPHE = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff"
+_REPEATED = re.compile(rf"[{_WITHIN}]{{2,}}")
+_AT_AN_EDGE = re.compile(
+    rf"(?<![^\s{_NO_APOSTROPHE}])[{_WITHIN}]|[{_WITHIN}](?![^\s{_NO_APOSTROPHE}])"
+)
+_WIDE = re.compile("[\u3000\uff01-\uffee]+")
+_SOUNDS = (
+    "applause|breath|breathing|cough|coughs|coughing|cross-?talk|inaudible|indistinct|laugh|laughs|"
+    "laughing|laughter|music|noise|pause|sigh|sighs|silence|unclear|unintelligible"
+)
+_TAG = re.compile(
+    rf"\[[^\[\]]{{1,60}}\]|\{{[^{{}}]{{1,60}}\}}|<(?=\S)[^<>]{{1,60}}(?<=\S)>|\((?:{_SOUNDS})\)",
+    re.IGNORECASE,
+)
 
 
 def normalize_english(text: str) -> str:
     """Lower case, typographic apostrophes made plain, other punctuation dropped, single spaces."""
-    text = re.sub(r"[’‘`´]", "'", text.lower())
-    text = re.sub(r"[^\w' ]|_", " ", text)
+    text = _APOSTROPHES.sub("'", lower(unicodedata.normalize("NFC", text)))
+    text = re.sub(r"[^\w' ]|_", _mark_or_blank, text)
     return " ".join(
         word for word in (w.strip("'") if w == "'" else w for w in text.split()) if word
     )
+
+
+def _mark_or_blank(match: re.Match[str]) -> str:
+    """Combining marks (vowel signs, accents) belong to the letter before them; \\w lacks them."""
+    char = match[0]
+    mark = unicodedata.category(char)[0] == "M" and not _selects_variant(char)
+    return char if mark else " "
+
+
+def lower(text: str) -> str:
+    """Return ``text`` in lower case; the Turkish dotted capital becomes one letter, i."""
+    return text.replace("\u0130", "i").lower()
+
+
+class _Table(dict[int, str]):
+    """What ``str.translate`` makes of each character; filled as characters are met."""
+
+    def __init__(self, rule: Callable[[str], str]) -> None:
+        super().__init__()
+        self.rule = rule
+
+    def __missing__(self, code: int) -> str:
+        self[code] = self.rule(chr(code))
+        return self[code]
+
+
+def _letter_or_blank(char: str) -> str:
+    category = unicodedata.category(char)
+    if char in _WITHIN or (category[0] in "LMN" and not _selects_variant(char)):
+        return char
+    if (category == "Cf" and char != "\u200b") or category == "Cs" or _selects_variant(char):
+        return ""  # soft hyphens and marks of direction stand within words
+    return _printable(char) if category == "Cc" else " "
+
+
+def _selects_variant(char: str) -> bool:
+    """Variation selectors choose a glyph and are marks only by category."""
+    return "\ufe00" <= char <= "\ufe0f" or "\U000e0100" <= char <= "\U000e01ef"
+
+
+def _printable(char: str) -> str:
+    if unicodedata.category(char) in ("Cc", "Cs") or char == "\ufeff":
+        return " " if char.isspace() else ""
+    return char
+
+
+_LETTERS, _PRINTABLE = _Table(_letter_or_blank), _Table(_printable)
+_STRAY_MARK = re.compile(r"(?:(?<=\s)|^)[^\w\s]+")
+
+
+def _blanks(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _compose(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _narrow(text: str) -> str:
+    return _WIDE.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
+
+
+def _drop_tags(text: str) -> str:
+    return _TAG.sub(" ", text)
+
+
+def _apostrophes(text: str) -> str:
+    return _MODIFIER_APOSTROPHE.sub("'", _APOSTROPHES.sub("'", text))
+
+
+def _words(text: str) -> str:
+    """Keep letters, marks, numbers, and what stands within words; nothing else."""
+    text = _REPEATED.sub(" ", text.translate(_LETTERS))
+    return _compose(_blanks(_AT_AN_EDGE.sub("", _STRAY_MARK.sub("", text))))
+
+
+def _characters_lost(text: str) -> list[str]:
+    return [char for char in (Counter(text) - Counter(_words(text))).elements() if char != " "]
+
+
+_LOWER = Step("lower case", lower)
+_UPPER = Step("upper case", str.upper)
+_BLANKS = Step("blanks made single", _blanks)
+
+
+def _plain(name: str, case: Step) -> TextRule:
+    return TextRule(
+        name,
+        (
+            _BLANKS,
+            Step("accents composed (NFC)", _compose),
+            Step("full-width and half-width forms made plain", _narrow),
+            Step("tags in brackets dropped", _drop_tags, _TAG.findall),
+            Step("typographic apostrophes made plain", _apostrophes),
+            case,
+            Step("punctuation and symbols dropped", _words, _characters_lost),
+        ),
+    )
+
+
+PLAIN = _plain("plain", _LOWER)
+RULES = {
+    "plain": PLAIN,
+    "upper": _plain("upper", _UPPER),
+    "as_is": TextRule(
+        "as_is",
+        (Step("control characters dropped", lambda t: t.translate(_PRINTABLE)), _BLANKS),
+    ),
+}

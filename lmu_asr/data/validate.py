@@ -19,6 +19,7 @@ from lhotse.utils import fastcopy
 from lmu_asr.config import FeaturesConfig
 from lmu_asr.data.manifests import Manifests, recording_rows, supervision_rows
 from lmu_asr.data.rows import Rows, names
+from lmu_asr.data.text_rule import TextChanges, TextRule
 from lmu_asr.errors import DataError
 
 SHOWN = 5
@@ -36,6 +37,7 @@ class ValidationReport:
         dropped: (kind, detail) by utterance id, in the order found.
         repaired: the first utterance ids by kind of repair.
         repairs: utterances repaired, by kind.
+        text: what the text rule changed.
     """
 
     split: str
@@ -43,6 +45,7 @@ class ValidationReport:
     dropped: dict[str, tuple[str, str]] = field(default_factory=dict)
     repaired: dict[str, list[str]] = field(default_factory=dict)
     repairs: Counter[str] = field(default_factory=Counter)
+    text: TextChanges | None = None
 
     @property
     def dropped_ids(self) -> set[str]:
@@ -81,6 +84,7 @@ class ValidationReport:
             "dropped": {i: detail for i, (_, detail) in self.dropped.items()},
             "repaired": dict(self.repairs),
             "repaired_first": self.repaired,
+            **({"text": self.text.to_json()} if self.text else {}),
         }
 
     def refuse_too_many(self) -> None:
@@ -123,7 +127,7 @@ def validate_and_repair(
         manifests: recordings and supervisions as a corpus gives them.
         split: name of the split, for messages.
         features: sample rate and the limits of duration.
-        normalize: the corpus's text normalisation.
+        normalize: the text rule of the configuration.
 
     Returns:
         Manifests of what is usable, and the report of what was dropped or repaired.
@@ -135,13 +139,13 @@ def validate_and_repair(
     supervisions = supervision_rows(manifests.supervisions)
     _refuse_duplicates(recordings, f"split '{split}': recording")
     _refuse_duplicates(supervisions, f"split '{split}': utterance")
-    report = ValidationReport(split)
+    report = ValidationReport(split, text=TextChanges(TextRule.of(normalize)))
     kept, used = supervision_rows(), names()
     find = functools.lru_cache(maxsize=16)(recordings.get)
     for supervision in supervisions:
         report.total += 1
         recording = find(supervision.recording_id)
-        checked = _check(supervision, recording, manifests.problems, features, normalize, report)
+        checked = _check(supervision, recording, manifests.problems, features, report)
         if checked is not None:
             kept.append(checked)
             used.append(checked.recording_id)
@@ -163,7 +167,6 @@ def _check(
     recording: Recording | None,
     problems: Any,
     features: FeaturesConfig,
-    normalize: Callable[[str], str],
     report: ValidationReport,
 ) -> SupervisionSegment | None:
     """Return the supervision as it will be used, or None after listing why it is not."""
@@ -178,7 +181,8 @@ def _check(
     supervision = _fit_to_recording(supervision, recording, report)
     if supervision.id in report.dropped:
         return None
-    text = normalize(supervision.text or "")
+    text = supervision.text or ""
+    text = report.text.apply(supervision.id, text) if report.text else text
     _check_limits(supervision, text, features, report)
     if supervision.id in report.dropped:
         return None

@@ -15,12 +15,20 @@ import numpy as np
 
 from lmu_asr.errors import LangError
 from lmu_asr.files import atomic_open
-from lmu_asr.lang.trie import MINUS_INFINITY, Level, NgramModel
+from lmu_asr.lang.trie import BOS, EOS, MINUS_INFINITY, UNK, Level, NgramModel
+from lmu_asr.text_lines import text_lines
 
 log = logging.getLogger(__name__)
 
-_COUNT = re.compile(r"ngram\s+(\d+)\s*=\s*(\d+)\s*$")
+_COUNT = re.compile(r"ngram\s+([0-9]{1,3})\s*=\s*([0-9]{1,15})$")
+_BLANKS = re.compile(r"[ \t]+")
 _BLOCK = 50000
+# what other tools call the symbols that every model has
+_OTHER_NAMES = {
+    BOS: ("<S>",),
+    EOS: ("</S>",),
+    UNK: ("<UNK>", "<oov>", "<OOV>", "<unknown>", "<UNKNOWN>", "[unk]", "[UNK]"),
+}
 
 
 def write_arpa(model: NgramModel, path: str | Path) -> None:
@@ -90,25 +98,12 @@ class _Reader:
 
     def read(self) -> NgramModel:
         """Read the whole file."""
-        try:
-            with self._open() as stream:
-                return self._parse(self._decoded(stream))
-        except (EOFError, gzip.BadGzipFile) as error:
-            raise self.fail(f"compressed file is broken or cut: {error}") from error
-        except OSError as error:
-            raise LangError(f"{self.path}: cannot be read: {error}") from error
+        return self._parse(self._lines())
 
-    def _open(self) -> IO[bytes] | gzip.GzipFile:
-        if self.path.suffix == ".gz":
-            return gzip.open(self.path, "rb")
-        return open(self.path, "rb")
-
-    def _decoded(self, stream: IO[bytes] | gzip.GzipFile) -> Iterator[str]:
-        for self.number, line in enumerate(stream, 1):
-            try:
-                yield line.decode("utf-8").strip(" \t\r\n")
-            except UnicodeDecodeError as error:
-                raise self.fail(f"byte {line[error.start]:#04x} is not UTF-8") from error
+    def _lines(self) -> Iterator[str]:
+        for number, line in text_lines(self.path, LangError):
+            self.number = number
+            yield line.strip(" \t\r")
 
     def _parse(self, lines: Iterator[str]) -> NgramModel:
         counts, line = self._header(lines)
@@ -159,6 +154,8 @@ class _Reader:
             raise self.fail(
                 f"{len(probs)} {order}-grams from line {first} on, where the header says {count}"
             )
+        if order == 1:
+            self._take_other_names()
         ids = np.array(words).reshape(-1, order)
         self._add_level(ids, np.array(probs), np.array(backoffs), np.array(numbers))
         return line
@@ -166,6 +163,8 @@ class _Reader:
     def _entry(self, line: str, order: int, last: bool) -> tuple[float, list[str], float]:
         """Return log10 probability, words and log10 back-off of one line."""
         fields = line.split()
+        if len(fields) > order + 1 + (not last):  # a word may hold a no-break space
+            fields = _BLANKS.split(line)
         if len(fields) != order + 1 and (last or len(fields) != order + 2):
             raise self.fail(
                 f"{len(fields)} fields, want log10 probability, {order} words"
@@ -195,6 +194,15 @@ class _Reader:
         self.ids[name] = len(self.symbols)
         self.symbols.append(name)
         return [self.ids[name]]
+
+    def _take_other_names(self) -> None:
+        """Give ``<s>``, ``</s>`` and ``<unk>`` their names where another tool wrote others."""
+        for symbol, others in _OTHER_NAMES.items():
+            other = next((name for name in others if name in self.ids), None)
+            if other and symbol not in self.ids:
+                self.ids[symbol] = self.ids[other]  # longer n-grams still use the other name
+                self.symbols[self.ids[other]] = symbol
+                log.info("%s: %s is read as %s", self.path, other, symbol)
 
     def _known(self, names: list[str]) -> list[int]:
         try:

@@ -67,6 +67,8 @@ def grammar_fst(model: NgramModel, ids: Mapping[str, int], strict: bool = False)
     for special in (bos, eos, model.ids.get("#0", -1)):
         if special >= 0:
             labels[special] = 0
+    if eos < 0:
+        raise LangError(f"the language model has no {EOS}: no sentence could end")
     known = labels > 0
     known[[index for index in (bos, eos) if index >= 0]] = True
     _report_unknown(model, known, strict)

@@ -17,6 +17,7 @@ import numpy as np
 
 from lmu_asr.errors import LangError
 from lmu_asr.lang.openfst import FstArrays
+from lmu_asr.text_lines import text_lines
 
 Pronunciation = tuple[str, ...]
 Entry = tuple[str, Pronunciation]
@@ -69,22 +70,12 @@ def read_pronunciations(path: str | Path) -> dict[str, list[Pronunciation]]:
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """Return the lines of a UTF-8 text file without their line feeds.
+    """Return the lines of a UTF-8 text file (see :func:`lmu_asr.text_lines.text_lines`).
 
     Raises:
-        LangError: no such file, or bytes that are not UTF-8 (naming the line).
+        LangError: no such file, or no text (naming the line).
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise LangError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise LangError(f"{path}:{line}: byte {data[error.start]:#04x} is not UTF-8") from error
-    lines = text.split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
+    return [line for _, line in text_lines(path, LangError)]
 
 
 def add_disambig(lexicon: Sequence[Entry]) -> tuple[list[Entry], int]:

@@ -46,14 +46,14 @@ def wanted_splits(context: Context) -> list[str]:
 
 
 def _prepare_split(context: Context, split: str, manifests: Manifests) -> None:
-    from lmu_asr.corpora import get_corpus
+    from lmu_asr.corpora import text_rule
     from lmu_asr.data.features import prepare_features
     from lmu_asr.data.manifests import supervision_rows
     from lmu_asr.data.validate import validate_and_repair
 
     config = context.config
-    normalize = get_corpus(config.corpus.name).normalize
-    kept, report = validate_and_repair(manifests, split, config.features, normalize)
+    rule = text_rule(config.corpus)
+    kept, report = validate_and_repair(manifests, split, config.features, rule)
     cuts = prepare_features(
         kept,
         split,
@@ -65,6 +65,8 @@ def _prepare_split(context: Context, split: str, manifests: Manifests) -> None:
         on_ray=context.ray,
     )
     logging.info("%s: %s", split, report.summary())
+    if report.text and (changes := report.text.summary()):
+        logging.info("%s: %s", split, changes)
     with atomic_open(context.features_dir / f"{split}_text") as stream:
         dropped = report.dropped_ids
         for supervision in supervision_rows(kept.supervisions).by_key():
@@ -126,6 +128,7 @@ STAGE = Stage(
         *("data/fbank.py", "data/features.py", "data/importers.py", "data/layout.py"),
         *("data/manifests.py", "data/ray_shards.py", "data/remote_audio.py"),
         *("data/rows.py", "data/shard.py", "data/shards.py", "data/validate.py"),
+        *("data/text_rule.py", "text_lines.py"),
     ),
     after=("download",),
     inputs=inputs,

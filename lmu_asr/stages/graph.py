@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmu_asr.stages.common import Context, Stage, main
-from lmu_asr.stages.lang import lm_sentences, train_texts
+from lmu_asr.stages.lang import TEXT_ROOMS, lm_sentences, train_texts
 
 if TYPE_CHECKING:
     from lmu_asr.lang.lang import Lang
@@ -32,14 +32,14 @@ def run(context: Context) -> None:
 
 def language_model(context: Context, lang: Lang, order: int, name: str) -> Path:
     """Train one n-gram model and write it as ARPA, or take the user's; returns its path."""
-    from lmu_asr.files import atomic_write_bytes
-    from lmu_asr.lang.ngram import prune, read_arpa, train_ngram, write_arpa
+    from lmu_asr.lang.ngram import prune, train_ngram, write_arpa
+    from lmu_asr.lang.user_arpa import read_user_arpa
 
     config = context.config.lm
     path = context.graph_dir / f"{name}.arpa"
     if config.arpa and name == "G":
-        read_arpa(Path(config.arpa))
-        atomic_write_bytes(path, Path(config.arpa).read_bytes())
+        words = {word for text in train_texts(context) for word in text.split()}
+        read_user_arpa(config.arpa, words).save(path)
         return path
     sentences = list(train_texts(context)) if config.train_text else []
     sentences += list(lm_sentences(context))
@@ -78,7 +78,7 @@ STAGE = Stage(
     outputs=outputs,
     sections=("lm", "graph"),
     ignored=("graph.fsa",),
-    rooms=("lang", "fsa/graphs.py", "fsa/arrays.py", "fsa/topology.py"),
+    rooms=("lang", "fsa/graphs.py", "fsa/arrays.py", "fsa/topology.py", *TEXT_ROOMS),
     after=("features", "lang"),
     inputs=inputs,
 )

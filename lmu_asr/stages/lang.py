@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
 import sys
 from collections import Counter
@@ -11,6 +10,9 @@ from pathlib import Path
 
 from lmu_asr.errors import DataError
 from lmu_asr.stages.common import Context, Stage, main
+from lmu_asr.text_lines import text_lines
+
+TEXT_ROOMS = ("corpora/text.py", "data/text_rule.py", "text_lines.py")  # what reads lm.text
 
 
 def run(context: Context) -> None:
@@ -44,30 +46,34 @@ def text_path(context: Context) -> Path:
 
 
 def lm_sentences(context: Context) -> Iterator[str]:
-    """Sentences of the extra language-model text, normalised as the corpus is."""
-    from lmu_asr.corpora import get_corpus
+    """Sentences of the extra language-model text, normalised as the transcripts are.
 
-    if not context.config.lm.text:
+    Raises:
+        DataError: the file cannot be read, or holds no sentence.
+    """
+    from lmu_asr.corpora import text_rule
+
+    path = context.config.lm.text
+    if not path:
         return
-    path = Path(context.config.lm.text)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file (lm.text)")
-    corpus = get_corpus(context.config.corpus.name)
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as stream:
-        for line in stream:
-            if sentence := corpus.normalize(line.strip()):
-                yield sentence
+    rule = text_rule(context.config.corpus)
+    found = False
+    for _, line in text_lines(path):
+        if sentence := rule(line):
+            found = True
+            yield sentence
+    if not found:
+        raise DataError(f"{path}: no sentence in this file (lm.text)")
 
 
 def lm_words(context: Context, texts: list[str]) -> list[str]:
     """Words of the language model beside those of the training text, the most frequent first."""
     counts = Counter(word for line in lm_sentences(context) for word in line.split())
-    if context.config.lm.arpa:
-        from lmu_asr.lang.ngram import BOS, EOS, UNK, read_arpa
-
-        counts.update(set(read_arpa(Path(context.config.lm.arpa)).symbols) - {BOS, EOS, UNK})
     known = {word for text in texts for word in text.split()}
+    if context.config.lm.arpa:
+        from lmu_asr.lang.user_arpa import read_user_arpa
+
+        counts.update(read_user_arpa(context.config.lm.arpa, known).new_words(known))
     room = max(context.config.lm.max_words - len(known), 0)
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [word for word, _ in ranked if word not in known][:room]
@@ -98,7 +104,7 @@ STAGE = Stage(
     ],
     sections=("lang", "lm"),
     ignored=("lm.order", "lm.prune", "lm.rescore_order", "lm.train_text"),
-    rooms=("lang",),
+    rooms=("lang", *TEXT_ROOMS),
     after=("features",),
     inputs=inputs,
 )
