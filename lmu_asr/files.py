@@ -60,8 +60,7 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
 
 def write_json(path: str | Path, obj: Any) -> None:
     """Write ``obj`` as indented JSON with sorted keys, atomically."""
-    text = json.dumps(obj, indent=2, sort_keys=True, ensure_ascii=False)
-    atomic_write_text(path, text + "\n")
+    atomic_write_bytes(path, _json_bytes(obj, indent=2, sort_keys=True))
 
 
 def read_json(path: str | Path) -> Any:
@@ -77,9 +76,17 @@ def write_jsonl(path: str | Path, items: Iterable[dict[str, Any]]) -> int:
     count = 0
     with atomic_open(path, "wb") as raw, _maybe_gzip(raw, str(path).endswith(".gz")) as stream:
         for item in items:
-            stream.write(json.dumps(item, ensure_ascii=False).encode() + b"\n")
+            stream.write(_json_bytes(item))
             count += 1
     return count
+
+
+def _json_bytes(obj: Any, **kwargs: Any) -> bytes:
+    """One JSON document and a line feed, UTF-8 but for names of files that are not."""
+    try:
+        return json.dumps(obj, ensure_ascii=False, **kwargs).encode() + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(obj, **kwargs).encode() + b"\n"  # \udcff reads back as the same name
 
 
 @contextlib.contextmanager
@@ -105,7 +112,7 @@ def sha256_file(path: str | Path) -> str:
 def fingerprint(obj: Any) -> str:
     """SHA-256 of the canonical JSON of ``obj``, in hexadecimal."""
     text = json.dumps(obj, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()  # names of files
 
 
 def _fsync(path: str | Path) -> None:

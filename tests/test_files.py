@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import json
 import os
 import signal
 import subprocess
@@ -90,3 +91,14 @@ def test_the_temporary_keeps_the_suffix(tmp_path: Path) -> None:
 
 def test_fingerprint_ignores_the_order_of_keys() -> None:
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1}) != fingerprint({"a": 1})
+
+
+def test_names_that_are_not_utf8_are_written_and_read_back(tmp_path: Path) -> None:
+    item = {"source": "caf\udce9/ä.wav"}
+    write_json(tmp_path / "a.json", item)
+    assert read_json(tmp_path / "a.json") == item
+    write_jsonl(tmp_path / "a.jsonl", [{"ä": 1}, item])
+    lines = (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [{"ä": 1}, item]
+    assert lines[0] == '{"ä": 1}'
+    assert fingerprint(item) != fingerprint({"source": "caf\udce8/ä.wav"})

@@ -88,7 +88,8 @@ def _write_sources(context: Context, manifests: list[Manifests]) -> None:
         if source.type == "file"
     )
     outside = names(path for path in paths if not path.startswith(inside)).by_key()
-    with atomic_open(context.features_dir / "sources.txt") as stream:
+    listing = context.features_dir / "sources.txt"
+    with atomic_open(listing, errors="surrogateescape") as stream:  # names that are not UTF-8
         stream.writelines(f"{path}\n" for path, _ in itertools.groupby(outside))
 
 
@@ -98,7 +99,7 @@ def inputs(context: Context) -> Iterable[Path]:
     yield from (p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
     listed = context.features_dir / "sources.txt"
     if listed.is_file():
-        with open(listed, encoding="utf-8") as stream:
+        with open(listed, encoding="utf-8", errors="surrogateescape") as stream:
             yield from (Path(line.rstrip("\n")) for line in stream)
 
 

@@ -85,7 +85,7 @@ def _states_fingerprint(paths: Iterable[Path], folder: Path) -> str:
     digest = hashlib.sha256(b"[")
     for number, state in enumerate(states.by_key()):
         text = json.dumps(state, ensure_ascii=False)
-        digest.update((f", {text}" if number else text).encode())
+        digest.update((f", {text}" if number else text).encode("utf-8", "surrogatepass"))
     digest.update(b"]")
     return digest.hexdigest()
 

@@ -1,7 +1,10 @@
 """Transcription of audio files with a trained model: a line a file, name, tab, text.
 
 Runs by hand after stage 4: python -m lmu_asr.stages.transcribe --config exp/mini/default/config.yaml
-FILE.wav [FILE...]. Any format that libsndfile reads, any sample rate, any number of channels.
+FILE.wav [FILE...]. Any format that libsndfile or FFmpeg reads, video too, any sample rate, any number
+of channels. In names, control characters, bytes that are not UTF-8 and % are written as %XX, in the
+CTM blanks too. A silent file has a line without text; one that cannot be read is named on standard
+error, the others are done, and the status is 1.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from lmu_asr.config import Config
 from lmu_asr.config_files import load_config
+from lmu_asr.data.ids import escaped
 from lmu_asr.errors import DataError, LmuAsrError, ModelError
 from lmu_asr.progress import setup_logging
 from lmu_asr.stages.common import ArgumentParser, Context, add_common_arguments
@@ -69,25 +73,32 @@ def _with_streaming(config: Config, streaming: bool) -> Config:
 
 def _transcribe(transcriber: Transcriber, files: Sequence[Path]) -> dict[Path, Transcript]:
     """Print each file's line as soon as it is known; name those that cannot be transcribed."""
+    from lmu_asr.training.step import is_out_of_memory
+
     found = {}
     for path in files:
         try:
             found[path] = transcriber.transcribe(path)
         except (DataError, ModelError) as error:
             print(f"transcribe: not transcribed: {error}", file=sys.stderr)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            problem = f"{path}: not enough memory: cut it into shorter files, or use --streaming"
+            print(f"transcribe: not transcribed: {problem}", file=sys.stderr)
         else:
-            print(f"{path}\t{found[path].text}", flush=True)
+            print(f"{escaped(str(path), keep=' ')}\t{found[path].text}", flush=True)
     return found
 
 
 def _write_ctm(path: Path, found: dict[Path, Transcript], transcriber: Transcriber) -> None:
-    """Write word times; blanks in file names, which separate fields of a CTM, become ``_``."""
+    """Write word times; blanks in file names, which separate fields of a CTM, become ``%20``."""
     from lmu_asr.decoding.times import write_ctm
 
     unknown = [str(file) for file, one in found.items() if one.text and not one.spans]
     if unknown:
         logging.warning("%s: %s gives no word times", unknown[0], transcriber.method)
-    spans = {"_".join(str(file).split()): one.spans for file, one in found.items()}
+    spans = {escaped(str(file)): one.spans for file, one in found.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_ctm(path, spans, transcriber.frame_seconds)
 

@@ -64,7 +64,7 @@ def made_up_shard(task: shard.Task) -> shard.Shard:
         stored = shard._attach(cut, (frames, BINS), key, stored_as, task.config)
         cuts.append(shard.relative_recording(stored, task.out_dir).to_dict())
         total += frames
-    made = shard.Shard(path, "", "", [], total, [0.0] * BINS, [1.0] * BINS)
+    made = shard.Shard(path, "", "", [], [], total, [0.0] * BINS, [1.0] * BINS)
     write_jsonl(path, [{"key": task.name}, *cuts])
     return made
 

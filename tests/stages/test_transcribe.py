@@ -18,6 +18,7 @@ from lmu_asr.config_files import save_config
 from lmu_asr.data.audio import recording_from_file
 from lmu_asr.data.features import prepare_features
 from lmu_asr.data.manifests import Manifests
+from lmu_asr.data.mono import FIRST_CHANNEL, SCALED
 from lmu_asr.decoding.decode import run_decoding
 from lmu_asr.fsa.graphs import compile_graph
 from lmu_asr.lang.ngram import train_ngram, write_arpa
@@ -26,6 +27,7 @@ from lmu_asr.scoring.transcripts import read_recogs
 from lmu_asr.stages import transcribe as stage
 from lmu_asr.stages.common import Context
 from lmu_asr.training.checkpoint import load_checkpoint, save_checkpoint
+from tests.data.encoded import encode
 from tests.decoding.fakes import make_lang
 
 TEXTS = ["one two", "two three one", "three", "one"]
@@ -131,7 +133,7 @@ def test_text_and_times_are_those_of_stage_5(
     assert len(set(wanted.values())) > 2  # different audio, different text
     lines = [f"{path}\t{text}\n" for path, text in wanted.items()]
     assert capsys.readouterr().out == "".join(lines)
-    stems = {"_".join(str(path).split()): path.stem for path in decoded.files}
+    stems = {str(path).replace(" ", "%20"): path.stem for path in decoded.files}
     times = [line.split() for line in read_lines(tmp_path / "new" / "words.ctm")]
     ctm = decoded.context.decode_dir / f"words-{name}.ctm"
     assert ctm.is_file() == (method != "greedy")  # noise in letters has no words with times
@@ -168,6 +170,83 @@ def test_a_bad_file_is_named_and_the_others_are_done(
     soundfile.write(short, hiss[:20], 16000)
     assert decoded.transcribe("--set", "features.min_duration=0", files=[short]) == 1
     assert f"{short}: too short: 0 frames" in capsys.readouterr().err
+
+
+def test_names_neither_collide_nor_break_a_line(
+    decoded: Experiment, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    names = ["a b.wav", "a_b.wav", "a%20b.wav", "a\n\tb.wav", "\udce9.wav"]
+    files = [tmp_path / name for name in names]
+    for path in files:
+        path.write_bytes(decoded.files[0].read_bytes())
+    ctm = tmp_path / "words.ctm"
+    assert decoded.transcribe("--method", "HLG", "--ctm", ctm, files=files) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    wanted = ["a b.wav", "a_b.wav", "a%2520b.wav", "a%0A%09b.wav", "%E9.wav"]
+    assert [Path(name).name for name, _ in lines] == wanted
+    assert len({text for _, text in lines}) == 1 and lines[0][1]
+    fields = [line.split() for line in read_lines(ctm)]
+    assert {len(field) for field in fields} == {6}
+    found = list(dict.fromkeys(Path(field[0]).name for field in fields))
+    assert found == [name.replace(" ", "%20") for name in wanted]
+
+
+def test_silence_has_no_words_and_says_so(
+    decoded: Experiment,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    hiss = np.random.default_rng(0).normal(size=(16000, 1)) * 0.1
+    sounds = {
+        "zeros": np.zeros((16000, 2)),
+        "constant": np.full((16000, 1), 0.5),
+        "plain": hiss,
+        "inverted": np.hstack([hiss, -hiss]),
+        "int16": hiss * 32768,
+    }
+    files = [tmp_path / f"{name}.wav" for name in sounds]
+    for path, samples in zip(files, sounds.values(), strict=True):
+        soundfile.write(path, samples, 16000, subtype="FLOAT")
+    ctm = tmp_path / "words.ctm"
+    assert decoded.transcribe("--ctm", ctm, files=files) == 0
+    texts = [line.split("\t")[1] for line in capsys.readouterr().out.splitlines()]
+    assert texts[:2] == ["", ""] and not {"zeros", "constant"} & {*ctm.read_text().split()}
+    assert texts[2] and texts[2:] == [texts[2]] * 3
+    assert f"no words: '{files[0]}' is silent: all of its 16000 samples are 0" in caplog.text
+    assert f"no words: '{files[1]}' is silent: all of its 16000 samples are 0.5" in caplog.text
+    assert f"{files[3]}: {FIRST_CHANNEL}" in caplog.text
+    assert f"{files[4]}: {SCALED}" in caplog.text
+
+
+def test_no_bad_file_ends_the_batch(
+    decoded: Experiment, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    raw, locked, film = (tmp_path / name for name in ("a.raw", "locked.wav", "film.mp4"))
+    raw.write_bytes(bytes(32000))
+    locked.symlink_to(tmp_path / "locked.wav")  # a loop
+    encode(film, [], 16000, "aac", video=True)
+    bad = [raw, locked, film, tmp_path, tmp_path / ("x" * 300)]
+    assert decoded.transcribe(files=[*bad, decoded.files[0]]) == 1
+    found = capsys.readouterr()
+    assert found.out.startswith(str(decoded.files[0]))
+    assert len(found.out.splitlines()) == 1
+    assert found.err.count("not transcribed") == len(bad)
+    assert f"{film}: not readable as audio: no audio track in it (found: video)" in found.err
+
+
+def test_formats_of_phones_and_browsers(
+    decoded: Experiment, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    samples, rate = soundfile.read(decoded.files[0], always_2d=True)
+    m4a = encode(tmp_path / "a.M4A", [samples.T], rate, "alac")
+    webm = encode(tmp_path / "a.webm", [samples.T.repeat(3, axis=1)], 48000, "libopus")
+    assert decoded.transcribe(files=[decoded.files[0], m4a, webm]) == 0
+    wav_text, m4a_text, webm_text = (
+        line.split("\t")[1] for line in capsys.readouterr().out.splitlines()
+    )
+    assert wav_text == m4a_text
+    assert webm_text
 
 
 def test_scales_of_stage_5_or_a_word_that_there_are_none(
