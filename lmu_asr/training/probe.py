@@ -14,9 +14,9 @@ import torch
 from lmu_asr.training.profile import (
     MIB,
     Bucket,
+    ResidentGrowth,
     TensorMemory,
     forget_resident_peak,
-    resident_bytes,
 )
 from lmu_asr.training.state import seed_everything
 from lmu_asr.training.step import GradientStep, TrainBatch
@@ -194,17 +194,14 @@ class Prober:
             start = time.monotonic()
             self.step.probe(batch)
             return None, None, time.monotonic() - start
-        if self._resident:
-            forget_resident_peak()
-        before, start = resident_bytes() or 0, time.monotonic()
         model = self.step.model
         there = [*model.parameters(), *model.buffers(), self.step.flat.buffer, *batch.views]
-        with TensorMemory(there) as memory:
-            self.step.probe(batch)
-        seconds = time.monotonic() - start
-        if not self._resident:
-            return memory.peak, None, seconds
-        return memory.peak, max(0, (resident_bytes(peak=True) or 0) - before), seconds
+        with ResidentGrowth() as resident:
+            start = time.monotonic()
+            with TensorMemory(there) as memory:
+                self.step.probe(batch)
+            seconds = time.monotonic() - start
+        return memory.peak, resident.bytes if self._resident else None, seconds
 
     def _measure_gpu(self, batch: TrainBatch) -> tuple[int, None, float]:
         torch.cuda.synchronize(self.device)

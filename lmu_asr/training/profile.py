@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import platform
 import weakref
 from collections.abc import Iterable, Sequence
@@ -75,6 +76,7 @@ def free_bytes(device: torch.device, processes: int, most_mib: int = 0) -> int:
         cached = torch.cuda.memory_reserved(device) - used
         free = int(torch.cuda.mem_get_info(device)[0]) + cached
     else:
+        gc.collect()  # what only cycles hold is free, too
         give_back_free_memory()
         used, free = resident_bytes() or 0, host_memory()[1] // processes
     return min(free, max(0, most_mib * MIB - used)) if most_mib else free
@@ -208,6 +210,32 @@ def resident_bytes(peak: bool = False) -> int | None:
             if line.startswith(name):
                 return int(line.split()[1]) * 1024
     return None
+
+
+class ResidentGrowth:
+    """How far resident memory grows inside the block, at its peak, in bytes.
+
+    Garbage in cycles that was there before is not collected inside: its memory would go back to the
+    system in the middle of the measurement, and the block would seem to need less than it takes.
+
+    Attributes:
+        bytes: set on leaving; 0 before, and where the system does not tell.
+    """
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def __enter__(self) -> ResidentGrowth:
+        self._collects = gc.isenabled()
+        gc.disable()
+        forget_resident_peak()
+        self._before = resident_bytes() or 0
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bytes = max(0, (resident_bytes(peak=True) or 0) - self._before)
+        if self._collects:
+            gc.enable()
 
 
 def forget_resident_peak() -> bool:

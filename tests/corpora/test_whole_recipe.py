@@ -117,18 +117,19 @@ def prepare(arguments: list[str], data: Path, nj: int) -> int:
     return main(load_stage("features"), [*arguments, "--data-dir", str(data), "--nj", str(nj)])
 
 
-def prepare_by_small_shards(arguments: list[str], data: Path, nj: int) -> int:
-    """Run stage 1 in this process, with as many shards as a large corpus has, slow enough to kill."""
+def prepare_by_small_shards(arguments: list[str], data: Path, feats: Path, most: int) -> int:
+    """Run stage 1 with as many shards as a large corpus has; waits for its end at ``most`` of them."""
     for name, value in SMALL_SHARDS.items():
         setattr(shards, name, value)
     make = shards.make_shard
 
-    def slowly(task: shard.Task) -> shard.Shard:
-        time.sleep(0.2)
+    def held(task: shard.Task) -> shard.Shard:
+        while len(list(feats.glob("*.jsonl.gz"))) >= most:
+            time.sleep(0.01)
         return make(task)
 
-    shards.make_shard = slowly
-    return prepare(arguments, data, nj)
+    shards.make_shard = held
+    return prepare(arguments, data, 1)
 
 
 def prepared(data: Path) -> dict[str, bytes]:
@@ -156,7 +157,8 @@ def test_processes_and_kills_do_not_change_what_is_prepared(tmp_path, monkeypatc
     for _ in range(3):
         wanted = len(list(feats.glob("*.jsonl.gz"))) + random.randrange(1, 4)
         child = multiprocessing.get_context("spawn").Process(  # torch's threads outlive no fork
-            target=prepare_by_small_shards, args=(arguments, tmp_path / "killed", 1)
+            target=prepare_by_small_shards,
+            args=(arguments, tmp_path / "killed", feats, wanted + 1),
         )
         child.start()
         while child.is_alive() and len(list(feats.glob("*.jsonl.gz"))) < wanted:

@@ -45,7 +45,7 @@ def leave(number, frame):
     sys.exit(0)
 signal.signal(signal.SIGTERM, leave)
 open("started", "w")
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -63,11 +63,11 @@ def test_a_signal_ends_the_driver_with_success_after_training_has_saved(
             signal.SIGINT, signal.SIG_DFL
         ),  # ignored in background jobs
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not (tmp_path / "started").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 0
     assert "was asked to stop and has saved itself; run.sh ends here" in errors
     assert (tmp_path / "ran").read_text().split() == ["lmu_asr.stages.graph", "4"]
@@ -84,7 +84,10 @@ def test_the_status_of_training_is_kept(tmp_path: Path, status: int, stages: int
     assert len((tmp_path / "ran").read_text().split()) == stages
 
 
-def test_one_process_at_a_time_prepares_a_directory(tmp_path: Path) -> None:
+def test_one_process_at_a_time_prepares_a_directory(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     path, order = tmp_path / "new/.lang.lock", []
 
     def second() -> None:
@@ -95,7 +98,9 @@ def test_one_process_at_a_time_prepares_a_directory(tmp_path: Path) -> None:
         assert not waited
         thread = threading.Thread(target=second)
         thread.start()
-        time.sleep(0.3)
+        end = time.monotonic() + 240
+        while "another process is at work" not in caplog.text and time.monotonic() < end:
+            time.sleep(0.01)
         order.append(("first", waited))
     thread.join()
     assert order == [("first", False), ("second", True)]

@@ -99,18 +99,21 @@ def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
 
 
 class Evil:
-    """Runs a command when unpickled."""
+    """Makes a directory when unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def __reduce__(self) -> tuple[object, ...]:
-        return os.system, ("touch /tmp/checkpoint-ran-code",)
+        return os.mkdir, (str(self.path),)
 
 
 def test_code_in_a_sealed_file_is_not_run(tmp_path: Path) -> None:
-    torch.save({"tensors": Evil(), "meta": "{}"}, tmp_path / "evil.pt")
+    torch.save({"tensors": Evil(tmp_path / "ran"), "meta": "{}"}, tmp_path / "evil.pt")
     (tmp_path / "evil.pt").write_bytes(seal((tmp_path / "evil.pt").read_bytes()))
     with pytest.raises(CheckpointError):
         load_checkpoint(tmp_path / "evil.pt")
-    assert not Path("/tmp/checkpoint-ran-code").exists()
+    assert not (tmp_path / "ran").exists()
 
 
 def test_weights_are_the_running_average_where_there_is_one(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 from lmu_asr.training.checkpoint import CheckpointStore
 from lmu_asr.training.metrics import read_metrics
 from tests.training.outcome import differences, outcome
-from tests.training.toy import free_port, run, spawn
+from tests.training.toy import Gate, ended, free_port, run, spawn
 
 KILLS = int(os.environ.get("TRAINING_KILLS", "4"))
 OPTIONS = ["train.ema=0.9", "train.average=2", "train.accumulate=2", "train.log_every=2"]
@@ -25,49 +25,35 @@ PAUSE = "toy.pause=0.05"  # makes the run long enough to be killed at many momen
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_sigkill_at_random_moments(tmp_path: Path, size: int) -> None:
-    options = [*OPTIONS, f"train.epochs={max(3, KILLS)}"]
+    options = [*OPTIONS, f"train.epochs={max(3, KILLS)}"]  # 5 batches each: it ends after all kills
     run(tmp_path / "calm", *options, size=size)
     draw = random.Random(size)
-    killed = 0
-    for attempt in range(10 * KILLS):
-        processes = spawn(tmp_path / "killed", [*options, PAUSE], size)
-        if killed < KILLS:
-            wait_until_it_trains(tmp_path / "killed")
-            time.sleep(draw.uniform(0.0, 0.4))
-        else:
-            processes[0].join(100)
+    gate = Gate(tmp_path / "killed", 4)
+    for attempt in range(KILLS):
+        gate.close()
+        processes = spawn(tmp_path / "killed", [*options, PAUSE, "toy.hold=4"], size)
+        gate.wait(draw.randint(1, 5), processes)
+        time.sleep(draw.uniform(0.0, 0.06))
+        assert [process.exitcode for process in processes] == [None] * size
         victims = processes if attempt % 2 else processes[:1]  # or one alone: the others fail
-        killed += any(process.is_alive() for process in victims)
         for process in victims:
             process.kill()
-        for process in processes:
-            process.join(20)
-            process.kill()
-        if processes[0].exitcode == 0:
-            break
-    assert killed >= KILLS
+        gate.open()
+        assert 0 not in ended(processes)
+    run(tmp_path / "killed", *options, size=size)
     assert differences(outcome(tmp_path / "calm"), outcome(tmp_path / "killed")) == []
-
-
-def wait_until_it_trains(exp_dir: Path) -> None:
-    """Wait for a new line of metrics, at most 10 s."""
-    path = exp_dir / "metrics.jsonl"
-    before = path.stat().st_mtime_ns if path.exists() else 0
-    for _ in range(1000):
-        if path.exists() and path.stat().st_mtime_ns != before:
-            return
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_saves_and_leaves_with_success(tmp_path: Path, number: signal.Signals) -> None:
     run(tmp_path / "calm", *OPTIONS)
-    process = spawn(tmp_path / "stopped", [*OPTIONS, "toy.pause=0.1", "train.checkpoint_every=99"])[
-        0
-    ]
-    wait_until_it_trains(tmp_path / "stopped")
+    gate = Gate(tmp_path / "stopped", 5)
+    options = [*OPTIONS, "toy.hold=5", "train.checkpoint_every=99"]
+    (process,) = spawn(tmp_path / "stopped", options)
+    gate.wait(6, [process])
     os.kill(process.pid or 0, number)
-    process.join(20)
+    gate.open()
+    ended([process])
     assert process.exitcode == 0
     assert 0 < CheckpointStore(tmp_path / "stopped", 1).steps()[-1] < 9
     run(tmp_path / "stopped", *OPTIONS, "train.checkpoint_every=99")
@@ -83,7 +69,7 @@ def test_torchrun_gives_the_loss_of_one_process(tmp_path: Path) -> None:
     run(tmp_path / "one", *options)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     command += [f"--master_port={free_port()}", "-m", "tests.training.toy", str(tmp_path / "two")]
-    subprocess.run([*command, *options], check=True, capture_output=True, timeout=100)
+    subprocess.run([*command, *options], check=True, capture_output=True, timeout=300)
     one, two = (
         [row for row in read_metrics(tmp_path / name / "metrics.jsonl") if row["kind"] != "final"]
         for name in ("one", "two")
@@ -97,10 +83,12 @@ def test_torchrun_gives_the_loss_of_one_process(tmp_path: Path) -> None:
 def test_other_number_of_processes_goes_on(tmp_path: Path) -> None:
     options = ["model.dropout=0", "train.checkpoint_every=99"]
     run(tmp_path / "calm", *options)
-    process = spawn(tmp_path / "grown", [*options, "toy.pause=0.1"])[0]
-    wait_until_it_trains(tmp_path / "grown")
+    gate = Gate(tmp_path / "grown", 5)
+    (process,) = spawn(tmp_path / "grown", [*options, "toy.hold=5"])
+    gate.wait(6, [process])
     process.terminate()
-    process.join(20)
+    gate.open()
+    ended([process])
     run(tmp_path / "grown", *options, size=2)
     ours, theirs = outcome(tmp_path / "calm"), outcome(tmp_path / "grown")
     for name, value in ours["tensors"]["model"].items():

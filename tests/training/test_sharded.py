@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,9 @@ from lmu_asr.training.sharded import blocks, shard
 from lmu_asr.training.shards import optimizer_parts, parts, whole
 from lmu_asr.training.strategy import is_for_several
 from tests.training.outcome import differences, outcome
-from tests.training.processes import NO_TORCHRUN, finish, launch
-from tests.training.test_kill import wait_until_it_trains
+from tests.training.processes import NO_TORCHRUN, finish, launch, wait_for_checkpoint
 from tests.training.tiny_data import make_data
-from tests.training.toy import ToyModel, run, spawn, toy_config
+from tests.training.toy import Gate, ToyModel, ended, run, spawn, toy_config
 
 HAS_FSDP = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 7)
 NEEDS_FSDP = pytest.mark.skipif(not HAS_FSDP, reason="train.strategy=fsdp needs torch 2.7")
@@ -63,34 +62,27 @@ def test_shards_train_as_whole_parameters_do(tmp_path: Path, rows: int) -> None:
         assert_close(*both)
 
 
-def wait_for_checkpoint(exp_dir: Path) -> None:
-    """Wait until the run has left its first checkpoint."""
-    while not CheckpointStore(exp_dir, 1).steps():
-        time.sleep(0.05)
-
-
 def check_that_a_killed_run_goes_on(tmp_path: Path, strategy: list[str]) -> None:
     """A run whose processes are killed ends bit-equal to an undisturbed one."""
     options = ["train.ema=0.9", "train.average=2", *strategy]
     run(tmp_path / "calm", *options, size=2)
-    processes = spawn(tmp_path / "killed", [*options, "toy.pause=0.2"], 2)
-    wait_until_it_trains(tmp_path / "killed")
+    processes = spawn(tmp_path / "killed", [*options, "toy.hold=5"], 2)
     wait_for_checkpoint(tmp_path / "killed")
     for process in processes:
         process.kill()
-        process.join()
+    assert ended(processes) == [-signal.SIGKILL] * 2
     run(tmp_path / "killed", *options, size=2)
     assert differences(outcome(tmp_path / "calm"), outcome(tmp_path / "killed")) == []
 
 
 def stop_in_the_middle(exp_dir: Path, options: list[str]) -> None:
     """Train until a checkpoint is there, then ask one of the two processes to save and leave."""
-    processes = spawn(exp_dir, [*options, "toy.pause=0.2"], 2)
+    gate = Gate(exp_dir, 5)
+    processes = spawn(exp_dir, [*options, "toy.hold=5"], 2)
     wait_for_checkpoint(exp_dir)
     processes[1].terminate()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
+    gate.open()
+    assert ended(processes) == [0, 0]
     assert 0 < CheckpointStore(exp_dir, 1).steps()[-1] < 15
 
 

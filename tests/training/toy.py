@@ -2,14 +2,17 @@
 
 ``python -m tests.training.toy EXP_DIR [key=value ...]`` trains it, alone or under torchrun. Keys
 besides those of the configuration: ``toy.pause`` (seconds slept in a step), ``toy.width`` of the
-model, ``toy.rows`` of a global batch, and ``toy.headroom`` (MiB that rank 0 may still take up after its first step).
+model, ``toy.rows`` of a global batch, ``toy.headroom`` (MiB that rank 0 may still take up after its
+first step), and ``toy.hold`` (batches after which the run waits at its :class:`Gate`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
+import random
 import resource
 import socket
 import sys
@@ -91,13 +94,62 @@ class ToyModel(nn.Module):
         return torch.log_softmax(self.second(hidden).float(), dim=-1), lens
 
 
+class Gate:
+    """Where a run waits until the test has done what it is there for, however long that takes.
+
+    Args:
+        exp_dir: of the run; the files of the gate lie beside it.
+        batches: that a process may take before it waits; 0: the gate is open.
+    """
+
+    def __init__(self, exp_dir: Path, batches: int = 0) -> None:
+        self.batches, self.taken = batches, 0
+        self._count = exp_dir.with_name(f"{exp_dir.name}.taken")
+        self._open = exp_dir.with_name(f"{exp_dir.name}.open")
+
+    def take(self, rank: int) -> None:
+        """Take one more batch; waits, with that batch in hand, where that is one too many."""
+        if not self.batches:
+            return
+        if rank == 0:
+            with open(self._count, "a", encoding="utf-8") as stream:
+                stream.write("x")
+        self.taken += 1
+        while self.taken > self.batches and not self._open.exists():
+            time.sleep(0.01)
+
+    def open(self) -> None:
+        """Let the run go on."""
+        self._open.touch()
+
+    def close(self) -> None:
+        """Let the next process start from no batch."""
+        self._open.unlink(missing_ok=True)
+        self._count.unlink(missing_ok=True)
+
+    def wait(self, batches: int, processes: Sequence[Any] = (), seconds: float = 300.0) -> None:
+        """Wait until rank 0 has taken so many; fails where a process has ended before."""
+        end = time.monotonic() + seconds
+        while not self._count.exists() or self._count.stat().st_size < batches:
+            ended = [p.exitcode for p in processes if p.exitcode is not None]
+            if ended or time.monotonic() > end:
+                raise RuntimeError(f"{self._count}: not {batches} batches; ended with {ended}")
+            time.sleep(0.01)
+
+
 class ToySource:
     """Global batches made from the seed, the epoch and their index, split over ranks."""
 
     def __init__(
-        self, world: World, batches: int = 5, rows: int = 6, pause: float = 0.0, headroom: int = 0
+        self,
+        world: World,
+        batches: int = 5,
+        rows: int = 6,
+        pause: float = 0.0,
+        headroom: int = 0,
+        gate: Gate | None = None,
     ) -> None:
-        self.world, self.batches, self.rows = world, batches, rows
+        self.world, self.batches, self.rows, self.gate = world, batches, rows, gate
         self.pause, self.headroom = pause, headroom
 
     def transcripts(self) -> list[str]:
@@ -112,6 +164,8 @@ class ToySource:
         """This rank's share of each batch."""
         for index in range(start_batch, self.batches):
             time.sleep(self.pause)
+            if self.gate is not None:
+                self.gate.take(self.world.rank)
             if index == 1 and self.headroom and self.world.rank == 0:
                 limit_memory(self.headroom)
             batch = make_batch(self.rows, "train", epoch, index)
@@ -198,7 +252,8 @@ def main(argv: list[str]) -> int:
     with joined_world(prefer_gpu=False) as world:
         headroom = int(toy.get("headroom", 0))
         rows = int(toy.get("rows", 6))
-        source = ToySource(world, rows=rows, pause=toy.get("pause", 0.0), headroom=headroom)
+        gate = Gate(Path(exp_dir), int(toy.get("hold", 0)))
+        source = ToySource(world, 5, rows, toy.get("pause", 0.0), headroom, gate)
         if headroom:  # freed tensors go back to the system at once
             ctypes.CDLL(None).mallopt(-3, 1 << 20)
         seed_everything(config.seed, "model")
@@ -237,18 +292,31 @@ def spawn(exp_dir: Path, options: Sequence[str], size: int = 1) -> list[BaseProc
 def run(exp_dir: Path, *options: str, size: int = 1) -> None:
     """Train to the end in processes of their own; raises if one fails."""
     processes = spawn(exp_dir, options, size)
-    for process in processes:
-        process.join(120)
-    codes = [process.exitcode for process in processes]
+    codes = ended(processes)
     if any(codes):
         raise RuntimeError(f"exit statuses {codes}")
 
 
+def ended(processes: Sequence[BaseProcess], seconds: float = 300.0) -> list[int | None]:
+    """Exit statuses, after as long as a busy machine needs; what goes on even then is killed."""
+    end = time.monotonic() + seconds
+    for process in processes:
+        process.join(max(0.0, end - time.monotonic()))
+    for process in processes:
+        process.kill()
+        process.join()
+    return [process.exitcode for process in processes]
+
+
 def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nothing listens on, and that the system gives to nobody who asks for any port."""
+    draw = random.SystemRandom()  # tests beside this one must draw others
+    for _ in range(100):
+        port = draw.randrange(15_000, 30_000)  # below those of net.ipv4.ip_local_port_range
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no free port in a hundred draws")
 
 
 def _run(env: dict[str, str], argv: list[str]) -> None:
