@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 from collections.abc import Iterator
 
@@ -18,19 +20,37 @@ settings.register_profile(
 settings.load_profile("any machine")
 
 
-def seed_all() -> None:
-    """Start the global generators anew, so that no draw depends on what ran before."""
+# Variables that an entry point sets for its whole process.
+VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+
+
+@contextlib.contextmanager
+def own_process() -> Iterator[None]:
+    """Seed the global generators; give back at the end what an entry point sets for its process."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+    variables = {name: os.environ.get(name) for name in VARIABLES}
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+        torch.set_flush_denormal(False)
+        for name, value in variables.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object]) -> Iterator[object]:
-    """Seed before a fixture that several tests share: which test comes first is chance."""
-    if fixturedef.scope != "function":
-        seed_all()
-    return (yield)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object]) -> Iterator[None]:
+    """Make a fixture that several tests share the same whichever of them comes first."""
+    if fixturedef.scope == "function":
+        return (yield)
+    with own_process():
+        return (yield)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,8 +63,5 @@ def module_leaves_no_trace() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def leaves_no_trace() -> Iterator[None]:
     """Fail a test that leaves something behind for the next one, and say what."""
-    with Watch("this test"):
-        seed_all()
+    with Watch("this test"), own_process():
         yield
-        # Training in this process flushes denormals to zero, as it does in its own.
-        torch.set_flush_denormal(False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,16 +23,6 @@ from lmu_asr.training.metrics import read_metrics
 from lmu_asr.training.run import run_training
 from lmu_asr.training.setup import choose_precision, make_model, prepare_process
 from tests.training.tiny_data import BINS, make_data, tiny_config
-
-
-@pytest.fixture(autouse=True)
-def process_settings() -> Iterator[None]:
-    """Give back what an entry point sets for its whole process."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from lmu_asr.errors import CheckpointError, DataError
 from lmu_asr.training import finish as finish_module
@@ -24,14 +22,8 @@ OPTIONS = ["train.shar_window=12", "train.average=2", "train.checkpoint_every=10
 
 
 @pytest.fixture(autouse=True)
-def process_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give back what an entry point sets for its whole process; draw no pictures."""
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finish_module, "plot_training", lambda *_: None)
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")
