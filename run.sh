@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Runs the stages of a recipe, from nothing to a results table: ./run.sh --help
 set -euo pipefail
-cd "$(dirname "$0")"
+caller=$PWD # relative paths that the user gives mean this directory
+CDPATH='' cd -- "$(dirname -- "$0")"
 
-stage=0 stop_stage=6 recipe=mini variant=default data="" fsa=""
+stage=0 stop_stage=6 recipe="" variant=default data="" fsa=""
 ngpu=auto nproc=1 num_nodes=1 node_rank=0 master_addr=127.0.0.1 master_port=0
 launcher=auto max_restarts=0
-nj=$(nproc) exp_dir=exp data_dir=data force=false dry_run=false
+nj=$(nproc) exp_dir="" data_dir="" force=false dry_run=false
 sets=()
 
 usage() {
@@ -22,7 +23,7 @@ usage: ./run.sh [options]
   --variant NAME       file of egs/<recipe>/conf/ (default)
   --data PATH          your own data: Kaldi directory, JSONL, CSV, TSV, Lhotse manifests
                        or a LibriSpeech tree (recipe own unless --recipe is given)
-  --set KEY=VALUE      override one key of the configuration; may be repeated
+  --set KEY=VALUE      override one key of the configuration; may be repeated; the table marks it
   --fsa NAME           auto, k2 or openfst
   --ngpu N             GPUs of each machine to train on (all; 0 trains on the CPU)
   --nproc N            CPU processes of each machine to train with without GPUs (1)
@@ -33,17 +34,21 @@ usage: ./run.sh [options]
                        on the cluster of RAY_ADDRESS
   --data-dir DIR       prepared data (data)
   --exp-dir DIR        experiments (exp)
-  --force              run the chosen stages even when they are up to date
-  --dry-run            say what would run, change nothing
+  --force              run the chosen stages even when they are up to date; training starts anew
+  --dry-run            say what would run and what cannot work, change nothing
   --help               this text
 
-Run the same command again to go on where it stopped.
+Relative paths mean the directory that you call from. Run the same command again to go on where it
+stopped; without --force, which starts anew each time.
 HELP
 }
 
 # shellcheck source=utils/parse_options.sh
 . utils/parse_options.sh
-command_line=(./run.sh "$@")
+self=$0
+[[ $self == */* && $caller != "$PWD" ]] || self=./run.sh
+command_line=("$self") # without --force: it is the command that goes on
+for word in "$@"; do [[ $word == --force?(=*) ]] || command_line+=("$word"); done
 LMU_ASR_COMMAND=$(printf '%q ' "${command_line[@]}")
 export LMU_ASR_COMMAND=${LMU_ASR_COMMAND% }
 parse_options "stage stop-stage recipe variant data fsa ngpu nproc num-nodes node-rank master-addr \
@@ -51,15 +56,25 @@ master-port launcher max-restarts nj exp-dir data-dir force dry-run" "$@"
 [[ $stage =~ ^[0-6]$ ]] || die "--stage $stage: want 0 to 6"
 [[ $stop_stage =~ ^[0-6]$ ]] || die "--stop-stage $stop_stage: want 0 to 6"
 [[ $ngpu == auto || $ngpu =~ ^[0-9]+$ ]] || die "--ngpu $ngpu: want a number"
+((stage <= stop_stage)) || die "--stop-stage $stop_stage comes before --stage $stage"
 for name in nproc num_nodes node_rank master_port max_restarts nj; do
   [[ ${!name} =~ ^[0-9]+$ ]] || die "--${name//_/-} ${!name}: want a number"
 done
-[[ -n $data && " $* " != *" --recipe"* ]] && recipe=own
+for name in nproc num_nodes nj; do ((10#${!name})) || die "--${name//_/-} 0: want 1 or more"; done
+for name in exp_dir data_dir; do
+  case ${!name} in
+    "") printf -v "$name" %s "${name%_dir}" ;; # in the project
+    /*) ;;
+    *) printf -v "$name" %s "$caller/${!name}" ;;
+  esac
+done
+if [[ -z $recipe ]]; then recipe=mini; [[ -z $data ]] || recipe=own; fi
+((${SLURM_RESTART_COUNT:-0} == 0)) || force=false # a job that was queued again goes on
 
 # shellcheck source=path.sh
 . ./path.sh
 python=python
-if [[ $fsa == k2 ]] && ! python -c "import k2" 2>/dev/null; then
+if [[ $fsa == k2 ]] && ! "$python" -c "import k2" 2>/dev/null; then
   [[ -x .venv-k2/bin/python ]] || die "--fsa k2: k2 is not installed; run ./utils/setup.sh --with-k2"
   echo "k2: stages run in .venv-k2" >&2
   python=$PWD/.venv-k2/bin/python
@@ -67,19 +82,27 @@ fi
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-out=()
+range=(--stage "$stage" --stop-stage "$stop_stage" --launcher "$launcher" --ngpu "$ngpu"
+  --nproc "$nproc" --num-nodes "$num_nodes" --node-rank "$node_rank")
+out=("${range[@]}") # what is missing is found before any compute
 [[ $dry_run == true ]] && out=(--out "$scratch/resolved.yaml")
-config=$($python -m lmu_asr.stages.configure --recipe "$recipe" --variant "$variant" --data "$data" \
-  --fsa "$fsa" --exp-dir "$exp_dir" ${out[@]+"${out[@]}"} ${sets[@]+"${sets[@]}"})
+config=$("$python" -m lmu_asr.stages.configure --recipe "$recipe" --variant "$variant" --data "$data" \
+  --fsa "$fsa" --data-dir "$data_dir" --exp-dir "$exp_dir" --caller-dir "$caller" "${out[@]}" \
+  ${sets[@]+"${sets[@]}"})
 common=(--config "$config" --recipe "$recipe" --data-dir "$data_dir" --exp-dir "$exp_dir" --nj "$nj")
 [[ $force == true ]] && common+=(--force)
-[[ $dry_run == true ]] && common+=(--dry-run "$stage")
+if [[ $dry_run == true ]]; then
+  "$python" -m lmu_asr.stages.plan "${common[@]}" "${range[@]}"
+  exit
+fi
+LMU_ASR_RUN_ID=$$-$(date +%s%N) # a launcher that starts --force again starts no other run
+export LMU_ASR_RUN_ID
 
 stopped=$scratch/stopped
 export LMU_ASR_STOPPED_FILE=$stopped # training writes to it when a signal has made it leave
 
 train() { # a signal to this script makes training save itself and leave
-  $python -m lmu_asr.training.launch --launcher "$launcher" --ngpu "$ngpu" --nproc "$nproc" \
+  "$python" -m lmu_asr.training.launch --launcher "$launcher" --ngpu "$ngpu" --nproc "$nproc" \
     --num-nodes "$num_nodes" --node-rank "$node_rank" --master-addr "$master_addr" \
     --master-port "$master_port" --max-restarts "$max_restarts" --storage "$exp_dir/.ray" \
     -m lmu_asr.stages.train "${common[@]}" &
@@ -98,7 +121,7 @@ for ((s = stage; s <= stop_stage; s++)); do
   else
     extra=()
     [[ ${names[s]} == features && $launcher == ray && -n ${RAY_ADDRESS:-} ]] && extra=(--ray)
-    $python -m "lmu_asr.stages.${names[s]}" "${common[@]}" ${extra[@]+"${extra[@]}"} || status=$?
+    "$python" -m "lmu_asr.stages.${names[s]}" "${common[@]}" ${extra[@]+"${extra[@]}"} || status=$?
   fi
   if ((status != 0)); then
     echo "stage $s (${names[s]}) stopped with status $status. To go on:" >&2

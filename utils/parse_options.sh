@@ -35,8 +35,12 @@ distance() { # Levenshtein distance of two short words
 }
 
 parse_options() { # parse_options "known names" "$@"
-  local known=$1 name value var
+  local known=$1 name value var flags=" "
   shift
+  for name in $known; do
+    var=${name//-/_}
+    [[ ${!var} != false ]] || flags+="$name "
+  done
   while (($#)); do
     case $1 in
       --help | -h) usage; exit 0 ;;
@@ -49,13 +53,14 @@ parse_options() { # parse_options "known names" "$@"
     # shellcheck disable=SC2086
     [[ " $known set " == *" $name "* ]] || die "unknown option --$name; did you mean --$(closest "$name" $known set)?"
     var=${name//-/_}
-    if [[ $name != set && ${!var} == false ]]; then
-      printf -v "$var" true
+    if [[ $flags == *" $name "* ]]; then
+      [[ $1 != *=* || $value == true || $value == false ]] || die "$1: --$name is a flag, without a value"
+      printf -v "$var" %s "${value:-true}"
       shift
       continue
     fi
     if [[ -z $value && $1 != *=* ]]; then
-      (($# > 1)) || die "option --$name wants a value"
+      [[ $# -gt 1 && $2 != --* ]] || die "option --$name wants a value"
       value=$2
       shift
     fi

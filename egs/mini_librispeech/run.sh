@@ -1,5 +1,4 @@
 #!/usr/bin/env bash
 # The mini_librispeech recipe: the same options as the run.sh at the top.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
-exec ./run.sh --recipe mini_librispeech "$@"
+exec "$(dirname -- "$0")/../../run.sh" --recipe mini_librispeech "$@"

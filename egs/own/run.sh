@@ -1,5 +1,4 @@
 #!/usr/bin/env bash
 # The own recipe: the same options as the run.sh at the top.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
-exec ./run.sh --recipe own "$@"
+exec "$(dirname -- "$0")/../../run.sh" --recipe own "$@"

@@ -12,7 +12,7 @@ from pathlib import Path
 from lmu_asr.config_files import load_config
 from lmu_asr.errors import LmuAsrError
 from lmu_asr.progress import setup_logging
-from lmu_asr.stages.common import ArgumentParser, Context, add_common_arguments
+from lmu_asr.stages.common import ArgumentParser, add_common_arguments, make_context
 
 
 def make_parser() -> ArgumentParser:
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     try:
         config = load_config(args.config, args.set)
-        context = Context(config, args.data_dir, args.exp_dir, args.recipe, args.nj)
+        context = make_context(config, args)
         from lmu_asr.decoding.align_split import align_split
 
         split = args.split or config.corpus.dev

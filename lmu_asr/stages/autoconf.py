@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from lmu_asr.config_files import load_config
 from lmu_asr.errors import LmuAsrError, StageError
 from lmu_asr.progress import setup_logging
-from lmu_asr.stages.common import ArgumentParser, Context, add_common_arguments
+from lmu_asr.stages.common import ArgumentParser, add_common_arguments, make_context
 
 
 def make_parser() -> ArgumentParser:
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     try:
         config = load_config(args.config, args.set)
-        context = Context(config, args.data_dir, args.exp_dir, args.recipe, args.nj, args.force)
+        context = make_context(config, args)
         from lmu_asr.training.joining import joined_world
         from lmu_asr.training.sizing import measure
 

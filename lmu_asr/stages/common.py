@@ -17,85 +17,15 @@ from typing import Any, NoReturn
 
 from lmu_asr.config import Config, options
 from lmu_asr.config_files import load_config
+from lmu_asr.config_paths import portable
 from lmu_asr.errors import LmuAsrError, StageError
 from lmu_asr.progress import setup_logging
-from lmu_asr.remote import is_remote
+from lmu_asr.stages.context import Context, add_common_arguments, make_context
+from lmu_asr.stages.source import check_source, claim_source
 from lmu_asr.stages.stamp import Stamp, make_stamp, output_states
 from lmu_asr.training.lock import turn
 
 NAMES = ("download", "features", "lang", "graph", "train", "decode", "results")
-
-
-@dataclass(frozen=True)
-class Context:
-    """One run of one stage: the configuration and the directories it works in."""
-
-    config: Config
-    data_root: Path
-    exp_root: Path
-    recipe: str
-    nj: int
-    force: bool = False
-    ray: bool = False
-
-    @property
-    def corpus_id(self) -> str:
-        """Directory name of the corpus."""
-        return self.config.corpus.id or self.config.corpus.name
-
-    @property
-    def corpus_dir(self) -> Path:
-        """Everything prepared of this corpus."""
-        return self.data_root / self.corpus_id
-
-    @property
-    def source_dir(self) -> Path:
-        """The corpus as downloaded, or the user's own copy where that is on this machine."""
-        source = self.config.corpus.source
-        return Path(source) if self.has_own_copy else self.corpus_dir / "source"
-
-    @property
-    def has_own_copy(self) -> bool:
-        """Whether the corpus is read where the user has it, and nothing is fetched."""
-        source = self.config.corpus.source
-        return bool(source) and not is_remote(source)
-
-    @property
-    def features_dir(self) -> Path:
-        """Cuts, features and statistics; its name tells features that differ from the default."""
-        features = self.config.features
-        name = f"fbank{features.num_mel_bins}"
-        name += "" if features.backend == "lhotse" else f"-{features.backend}"
-        name += "-sp" if features.speed_perturb else ""
-        return self.corpus_dir / name
-
-    @property
-    def lang_dir(self) -> Path:
-        """Lang directory of the output unit."""
-        lang = self.config.lang
-        size = f"{lang.bpe_vocab_size}" if lang.unit == "bpe" else ""
-        return self.corpus_dir / f"lang-{lang.unit}{size}"
-
-    @property
-    def graph_dir(self) -> Path:
-        """Language model and decoding graphs."""
-        topology = "" if self.config.graph.topology == "standard" else "-modified"
-        return self.lang_dir / f"graph-{self.config.lm.order}gram{topology}"
-
-    @property
-    def exp_dir(self) -> Path:
-        """Experiment directory of the variant."""
-        return self.exp_root / self.corpus_id / self.config.variant
-
-    @property
-    def decode_dir(self) -> Path:
-        """Where decoding writes."""
-        return self.exp_dir / self.config.decode.directory
-
-    @property
-    def results_dir(self) -> Path:
-        """Where the table across variants goes."""
-        return self.exp_root / self.corpus_id
 
 
 @dataclass(frozen=True)
@@ -187,30 +117,20 @@ def make_parser(stage: Stage) -> ArgumentParser:
     return parser
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that every stage and the set-up of a run take."""
-    parser.add_argument("--config", type=Path, required=True, help="YAML file of the variant")
-    parser.add_argument("--recipe", default="", help="name of the recipe, for messages")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="prepared data")
-    parser.add_argument("--exp-dir", type=Path, default=Path("exp"), help="experiments")
-    parser.add_argument("--nj", type=int, default=os.cpu_count() or 1, help="parallel jobs")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override")
-
-
 def main(stage: Stage, argv: Sequence[str] | None = None) -> int:
     """Run one stage from the command line; returns the exit status."""
     setup_logging()
     args = make_parser(stage).parse_args(argv)
     try:
         config = load_config(args.config, args.set)
-        places = args.data_dir, args.exp_dir, args.recipe, args.nj
-        ray = getattr(args, "ray", False)
-        context = Context(config, *places, args.force, ray)
+        context = make_context(config, args)
         with _named_os_errors():
+            check_source(context)
             if args.dry_run is not None:
                 say_plan(stage, context, args.dry_run)
             else:
                 run_stage(stage, context)
+                claim_source(context)
     except LmuAsrError as error:
         print(f"stage {stage.number} ({stage.name}): error: {error}", file=sys.stderr)
         return 1
@@ -326,7 +246,8 @@ def _section(config: Config, name: str, ignored: Sequence[str]) -> Any:
     value = getattr(config, name)
     if not hasattr(value, "__dataclass_fields__"):
         return value
-    return {k: v for k, v in asdict(value).items() if f"{name}.{k}" not in ignored}
+    items = ((f"{name}.{k}", k, v) for k, v in asdict(value).items())
+    return {k: portable(key, v) for key, k, v in items if key not in ignored}
 
 
 def _needed(stage: Stage, context: Context) -> list[str]:

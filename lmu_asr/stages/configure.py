@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lmu_asr.config import Config, options_markdown
-from lmu_asr.config_files import load_config, save_config
-from lmu_asr.errors import ConfigError, LmuAsrError
-from lmu_asr.remote import is_remote
+from lmu_asr.config import NAME, Config, options_markdown
+from lmu_asr.config_files import load_config, option_value, override_keys, save_config
+from lmu_asr.config_paths import PROJECT, absolute_paths, with_value
+from lmu_asr.errors import ConfigError, LmuAsrError, StageError
+from lmu_asr.stages.checks import missing
 from lmu_asr.stages.common import ArgumentParser
+from lmu_asr.stages.context import Context, add_range_arguments, launch_arguments, save_places
+from lmu_asr.stages.source import check_source, source_name
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -31,26 +35,41 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--fsa", default="", help="auto, k2 or openfst")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--exp-dir", type=Path, default=Path("exp"))
-    parser.add_argument("--egs-dir", type=Path, default=Path("egs"))
+    parser.add_argument("--data-dir", type=Path, help="prepared data, to see whose they are")
+    parser.add_argument("--egs-dir", type=Path, default=recipes_dir())
+    parser.add_argument(
+        "--caller-dir",
+        type=Path,
+        default=Path.cwd(),
+        help="directory that relative paths of --data and --set mean (the working directory)",
+    )
     parser.add_argument(
         "--out", type=Path, help="file to write (<exp-dir>/<corpus>/<variant>/resolved.yaml)"
     )
+    add_range_arguments(parser)
     parser.add_argument("--options", action="store_true", help="print the table of all options")
     return parser
 
 
 def resolve(args: argparse.Namespace) -> Config:
-    """Return the configuration of the run.
+    """Return the configuration of the run: its paths absolute, what ``--set`` changed listed.
 
     Raises:
         ConfigError: unknown recipe, variant or key; wrong value.
     """
-    overrides = [f"variant={args.variant}{'-k2' if args.fsa == 'k2' else ''}"]
-    overrides += [f"graph.fsa={args.fsa}"] if args.fsa else []
     first, *others = variant_files(args.egs_dir, args.recipe, args.variant)
-    config = load_config(first, overrides + args.set, others)
+    name = f"{args.variant}-k2" if args.fsa == "k2" else args.variant
+    plain = with_value(load_config(first, (), others), "variant", name)
+    fsa = [f"graph.fsa={args.fsa}"] if args.fsa else []
+    config = load_config(first, [f"variant={name}", *fsa, *args.set], others)
     _check_phones(config)
-    return _with_data(config, args.data) if args.data else config
+    if args.data:
+        config = _with_data(config, args.data, args.caller_dir.absolute())
+    project = args.egs_dir.resolve().parent  # what relative paths in the recipes' files mean
+    keys = override_keys(args.set)
+    config = absolute_paths(config, keys, args.caller_dir.absolute(), project)
+    changed = [key for key in sorted(keys) if option_value(plain, key) != option_value(config, key)]
+    return replace(config, overrides=[f"{key}={option_value(config, key)}" for key in changed])
 
 
 def variant_files(egs_dir: Path, recipe: str, variant: str) -> list[Path]:
@@ -69,6 +88,8 @@ def variant_files(egs_dir: Path, recipe: str, variant: str) -> list[Path]:
         near = difflib.get_close_matches(recipe, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
         raise ConfigError(f"--recipe {recipe}: no directory {conf}{hint}")
+    if not re.fullmatch(NAME["pattern"], variant):
+        raise ConfigError(f"--variant {variant!r}: want {NAME['want']}")
     if (conf / f"{variant}.yaml").is_file():
         return [conf / f"{variant}.yaml"]
     files = [_part(conf, shared, variant, part) for part in variant.split("-")]
@@ -101,12 +122,30 @@ def _check_phones(config: Config) -> None:
         )
 
 
-def _with_data(config: Config, data: str) -> Config:
-    source = data if is_remote(data) else str(Path(data))
-    last = data.rstrip("/").rpartition("/")[2] if is_remote(data) else Path(data).resolve().name
-    name = last.split(".")[0] or "own"
-    corpus = replace(config.corpus, source=source, id=config.corpus.id or name)
+def _with_data(config: Config, data: str, caller: Path) -> Config:
+    source = data if "://" in data else str(caller / Path(data).expanduser())
+    corpus = replace(config.corpus, source=source, id=config.corpus.id or source_name(source))
     return replace(config, corpus=corpus)
+
+
+def recipes_dir() -> Path:
+    """Return the directory of the recipes: of the checkout, or the copy that the wheel carries."""
+    carried = PROJECT / "lmu_asr" / "egs"
+    return carried if carried.is_dir() else PROJECT / "egs"
+
+
+def _check(config: Config, args: argparse.Namespace) -> None:
+    """Refuse what cannot work before anything is written or computed.
+
+    Raises:
+        StageError: the directories belong to another source, or something is missing.
+    """
+    if args.data_dir:
+        check_source(Context(config, args.data_dir, args.exp_dir, args.recipe, 1))
+    if args.stage is not None:
+        stages = range(args.stage, args.stop_stage + 1)
+        if faults := missing(config, stages, launch_arguments(args)):
+            raise StageError("\n".join(faults))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -119,7 +158,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = resolve(args)
         corpus = config.corpus.id or config.corpus.name
         path = args.out or args.exp_dir / corpus / config.variant / "resolved.yaml"
+        if not args.out:
+            _check(config, args)
         save_config(config, path)
+        if args.data_dir and not args.out:
+            save_places(path.parent, args.data_dir)
+    except StageError as error:
+        print(f"cannot start: {error}", file=sys.stderr)
+        return 1
     except LmuAsrError as error:
         print(f"configuration error: {error}", file=sys.stderr)
         return 2

@@ -21,7 +21,7 @@ from lmu_asr.config_files import load_config
 from lmu_asr.data.ids import escaped
 from lmu_asr.errors import DataError, LmuAsrError, ModelError
 from lmu_asr.progress import setup_logging
-from lmu_asr.stages.common import ArgumentParser, Context, add_common_arguments
+from lmu_asr.stages.common import ArgumentParser, add_common_arguments, make_context
 
 if TYPE_CHECKING:
     from lmu_asr.decoding.transcribe import Transcriber, Transcript
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     try:
         config = _with_streaming(load_config(args.config, args.set), args.streaming)
-        context = Context(config, args.data_dir, args.exp_dir, args.recipe, args.nj)
+        context = make_context(config, args)
         from lmu_asr.decoding.transcribe import Transcriber
 
         transcriber = Transcriber.open(

@@ -16,6 +16,7 @@ import torch
 
 from lmu_asr.config import Config
 from lmu_asr.config_files import config_to_dict
+from lmu_asr.config_paths import portable
 from lmu_asr.errors import CheckpointError
 
 NEUTRAL_KEYS = frozenset(
@@ -162,7 +163,7 @@ def shaping_options(config: Config) -> dict[str, Any]:
         node = values[section]
         items = node.items() if isinstance(node, dict) else [("", node)]
         out.update({f"{section}.{k}" if k else section: v for k, v in items})
-    return {key: value for key, value in out.items() if key not in NEUTRAL_KEYS}
+    return {key: portable(key, value) for key, value in out.items() if key not in NEUTRAL_KEYS}
 
 
 def derive_seed(*parts: Any) -> int:

@@ -27,7 +27,7 @@ SIZES = {"s": 10e6, "m": 30e6, "l": 100e6}
 
 def configured(recipe: str, variant: str, *sets: str) -> Config:
     values = {"recipe": recipe, "variant": variant, "data": "", "fsa": "", "set": list(sets)}
-    return resolve(argparse.Namespace(**values, egs_dir=EGS))
+    return resolve(argparse.Namespace(**values, egs_dir=EGS, caller_dir=Path("/caller")))
 
 
 @cache
@@ -105,8 +105,9 @@ def test_phones_of_another_language_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"aishell.*'zh'.*lang.lexicon=FILE"):
         configured("aishell", "lmu_ctc_phone")
     with_lexicon = configured("aishell", "lmu_ctc_phone", "lang.lexicon=lexicon.txt")
-    assert with_lexicon.lang.lexicon == "lexicon.txt"
-    assert (EGS.parent / configured("yesno", "lmu_ctc_phone").lang.lexicon).is_file()
+    assert with_lexicon.lang.lexicon == "/caller/lexicon.txt"
+    lexicon = configured("yesno", "lmu_ctc_phone").lang.lexicon
+    assert lexicon == str(EGS / "yesno" / "lexicon.txt") and Path(lexicon).is_file()
 
 
 def test_parts_are_joined_in_order() -> None:

@@ -1,0 +1,56 @@
+"""Files and directories that a configuration names: made absolute, and told apart from words."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lmu_asr.config import Config, options
+from lmu_asr.config_files import option_value
+
+PROJECT = Path(__file__).resolve().parents[1]
+PATHS = {option.key: option.path for option in options() if option.path is not None}
+
+
+def is_path(key: str, value: str) -> bool:
+    """Whether ``value`` names a file or directory of this machine: no address, no other word."""
+    return key in PATHS and bool(value) and "://" not in value and value not in PATHS[key]
+
+
+def named_paths(config: Config) -> dict[str, Path]:
+    """Return every file or directory that the configuration names, by its key."""
+    values = {key: option_value(config, key) for key in PATHS}
+    return {key: Path(value) for key, value in values.items() if is_path(key, value)}
+
+
+def absolute_paths(config: Config, keys: Collection[str], base: Path, other_base: Path) -> Config:
+    """Make the paths of a configuration absolute.
+
+    Args:
+        keys: those whose relative paths mean ``base``; all others mean ``other_base``.
+        base, other_base: absolute directories.
+    """
+    for key, path in named_paths(config).items():
+        place = (base if key in keys else other_base) / path.expanduser()
+        config = with_value(config, key, str(place))
+    return config
+
+
+def with_value(config: Config, key: str, value: Any) -> Config:
+    """Return the configuration with one value changed; ``key`` is dotted."""
+    section, _, name = key.rpartition(".")
+    if not section:
+        return replace(config, **{name: value})
+    return replace(config, **{section: replace(getattr(config, section), **{name: value})})
+
+
+def portable(key: str, value: Any) -> Any:
+    """Return a path below the project relative to it, any other value as it is.
+
+    What a run is made from is compared so: a project that is moved keeps its stamps and runs.
+    """
+    if isinstance(value, str) and is_path(key, value) and Path(value).is_relative_to(PROJECT):
+        return str(Path(value).relative_to(PROJECT))
+    return value

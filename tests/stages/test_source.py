@@ -1,0 +1,104 @@
+"""One source a name, and no source that is written to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lmu_asr.config import Config, CorpusConfig
+from lmu_asr.errors import StageError
+from lmu_asr.stages.context import Context
+from lmu_asr.stages.source import check_source, claim_source, source_name
+
+
+def context(root: Path, source: str, name: str = "corp") -> Context:
+    config = Config(corpus=CorpusConfig(name="own", source=source, id=name))
+    return Context(config, root / "data", root / "exp", "own", nj=1)
+
+
+def make(path: Path) -> str:
+    path.mkdir(parents=True)
+    return str(path)
+
+
+def test_another_source_under_a_known_name_is_refused(tmp_path: Path) -> None:
+    first, second = make(tmp_path / "a" / "corp"), make(tmp_path / "b" / "corp")
+    check_source(context(tmp_path, first))
+    claim_source(context(tmp_path, first))
+    check_source(context(tmp_path, first))
+    (tmp_path / "link").symlink_to(first)
+    check_source(context(tmp_path, str(tmp_path / "link")))  # the same place
+    with pytest.raises(StageError, match=rf"{first}, not of source {second}.*corpus.id=NAME"):
+        check_source(context(tmp_path, second))
+    check_source(context(tmp_path, second, "other"))
+    other_data = replace(context(tmp_path, second), data_root=tmp_path / "data2")
+    with pytest.raises(StageError, match=r"remove .*exp/corp/source.json$"):
+        check_source(other_data)  # exp/ is shared all the same
+    for record in tmp_path.glob("*/corp/source.json"):
+        record.unlink()  # as the message says, for data that have moved
+    check_source(context(tmp_path, second))
+
+
+@pytest.mark.parametrize("other", ["", "s3://bucket/corp"])
+def test_a_corpus_that_is_fetched_is_another_source(tmp_path: Path, other: str) -> None:
+    claim_source(context(tmp_path, other))
+    check_source(context(tmp_path, other))
+    with pytest.raises(StageError, match=r"corpus.id=NAME"):
+        check_source(context(tmp_path, make(tmp_path / "corp")))
+
+
+@pytest.mark.parametrize(
+    "source", ["data/corp", "data", ".", "data/corp/list.csv", "data/corp/sub", "exp/corp"]
+)
+def test_no_source_is_written_to(tmp_path: Path, source: str) -> None:
+    for name in ("data/corp/sub", "exp/corp"):
+        make(tmp_path / name)
+    (tmp_path / "data/corp/list.csv").write_text("id,audio,text\n")
+    with pytest.raises(StageError, match=r"never written to.*corpus.id=NAME"):
+        check_source(context(tmp_path, str(tmp_path / source)))
+
+
+def test_a_link_to_the_source_is_the_source(tmp_path: Path) -> None:
+    source = make(tmp_path / "elsewhere" / "corp")
+    (tmp_path / "data").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StageError, match="never written to"):
+        check_source(context(tmp_path, source))
+
+
+def test_a_directory_of_the_user_beside_the_list_is_not_filled(tmp_path: Path) -> None:
+    audio = Path(make(tmp_path / "data" / "corp"))
+    (audio / "a.wav").touch()
+    (tmp_path / "data" / "corp.csv").touch()
+    mine = context(tmp_path, str(tmp_path / "data" / "corp.csv"))
+    with pytest.raises(StageError, match=r"files of another origin \(a.wav\)"):
+        check_source(mine)
+    (audio / "fbank80").mkdir()
+    check_source(mine)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "[" * 100000])
+def test_a_broken_record_is_named(tmp_path: Path, text: str) -> None:
+    claim_source(context(tmp_path, ""))
+    (tmp_path / "data/corp/source.json").write_text(text)
+    with pytest.raises(StageError, match=r"source.json: .*; remove it"):
+        check_source(context(tmp_path, ""))
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("/a/corp", "corp"),
+        ("/a/list.train.csv", "list"),
+        ("s3://bucket/corp/", "corp"),
+        ("/a/my (first) list#1.csv", "my _first_ list_1"),
+        ("/a/-x", "x"),
+        ("/a/.hidden.csv", "hidden"),
+        ("/", "own"),
+        ("/a/" + "x" * 200, "x" * 100),
+        ("/a/Größe", "Größe"),
+    ],
+)
+def test_names_of_sources_are_names(source: str, name: str) -> None:
+    assert source_name(source) == name
