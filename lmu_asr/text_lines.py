@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,18 @@ def text_lines(
         ) from fault
     except OSError as fault:
         raise error(f"{path}: cannot be read: {fault.strerror or fault}") from fault
+
+
+def read_transcripts(path: Path) -> Iterator[str]:
+    """Yield the texts of ``<split>_text`` as stage 1 writes it: ``id text``, one utterance a line.
+
+    Raises:
+        DataError: no such file.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no transcripts; run stage 1 (features) first")
+    for _, line in text_lines(path, longest=sys.maxsize - 1):
+        yield line.partition(" ")[2]
 
 
 def _opened(path: Path) -> IO[bytes] | gzip.GzipFile:

@@ -19,7 +19,7 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,25 @@ class Lang:
         for word, tokens in self.lexicon:
             table.setdefault(word, []).append(tokens)
         return table
+
+    def target_spelling(
+        self, words: Set[str], every_pronunciation: bool = False
+    ) -> list[tuple[str, list[Pronunciation]]] | str:
+        """Return what decides how a text of ``words`` becomes tokens, besides the tokens themselves.
+
+        For phones the first pronunciation of each word, or all; for BPE the sentencepiece model in
+        hexadecimal; nothing for characters.
+        """
+        if self.unit != "phone":
+            return (self._model or b"").hex()
+        last = None if every_pronunciation else 1
+        return [(w, prons[:last]) for w in sorted(words) if (prons := self.pronunciations.get(w))]
+
+    def limited_to(self, words: Set[str]) -> Lang:
+        """Return the lang directory with only the lexicon entries of ``words``; tokens and ids stay."""
+        tokens = [*self.tokens, *self.disambig_tokens]
+        lexicon = [entry for entry in self.lexicon if entry[0] in words]
+        return Lang(self.dir, self.unit, tokens, self.words, lexicon, self._model, self.fingerprint)
 
     @functools.cached_property
     def _processor(self) -> sentencepiece.SentencePieceProcessor:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lmu_asr.errors import DataError
 from lmu_asr.stages.common import Context, Stage, main
-from lmu_asr.text_lines import text_lines
+from lmu_asr.text_lines import read_transcripts, text_lines
 
 TEXT_ROOMS = ("corpora/text.py", "data/text_rule.py", "text_lines.py")  # what reads lm.text
 
@@ -35,9 +35,7 @@ def run(context: Context) -> None:
 
 def train_texts(context: Context) -> Iterator[str]:
     """Transcripts of the training split, one an utterance, without perturbed copies."""
-    with text_path(context).open(encoding="utf-8") as stream:
-        for line in stream:
-            yield line.rstrip("\n").partition(" ")[2]
+    return read_transcripts(text_path(context))
 
 
 def text_path(context: Context) -> Path:

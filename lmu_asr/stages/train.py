@@ -11,7 +11,7 @@ from pathlib import Path
 from lmu_asr.config_files import save_config
 from lmu_asr.files import fingerprint, read_json, write_json
 from lmu_asr.stages.common import Context, Stage, current_stamp, main, upstream_key
-from lmu_asr.stages.lang import text_path
+from lmu_asr.stages.lang import train_texts
 
 OPERATIONAL = (
     "train.autoconf",
@@ -76,20 +76,25 @@ def _move_aside(context: Context, name: str) -> None:
 
 
 def facts(context: Context) -> dict[str, str]:
-    """Fingerprint of what training takes from the lang directory: tokens and target spelling."""
+    """Fingerprint of what training takes from the lang directory: outputs and target spelling.
+
+    Disambiguation symbols, words, and pronunciations of words outside the training text are left
+    out: a larger lexicon or language model keeps the trained model.
+    """
+    from lmu_asr.lang.lang import Lang
+
     upstream_key(STAGE, "lang", context)
-    lang_dir = context.lang_dir
-    words = {w for line in text_path(context).open(encoding="utf-8") for w in line.split()[1:]}
-    lexicon = (lang_dir / "lexicon.txt").read_text(encoding="utf-8").splitlines()
-    spelled = [line for line in lexicon if line.split(maxsplit=1)[:1] and line.split()[0] in words]
-    model = lang_dir / "bpe.model"
+    options = context.config.train
+    lang = Lang.load(context.lang_dir)
+    texts = train_texts(context) if lang.unit == "phone" else ()
+    words = {word for text in texts for word in text.split()}
+    every = options.loss == "graph_ctc"
     content = [
-        (lang_dir / "tokens.txt").read_text(encoding="utf-8"),
-        spelled,
-        model.read_bytes().hex() if model.is_file() else "",
+        lang.unit,
+        lang.tokens,
+        lang.target_spelling(words, every_pronunciation=every),
         context.config.graph.fsa,
     ]
-    options = context.config.train
     shards = {"shards": f"in windows of {options.shar_window}"} if options.shar else {}
     return {"tokens": fingerprint(content), **shards}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from lmu_asr.config import Config
 from lmu_asr.files import fingerprint
 from lmu_asr.lang.lang import Lang
+from lmu_asr.text_lines import read_transcripts
 from lmu_asr.training.distributed import log_main
 from lmu_asr.training.interrupt import RunStoppedError, mark_stopped, resume_command
 from lmu_asr.training.joining import joined_world
@@ -16,6 +17,21 @@ from lmu_asr.training.sizing import Sizing
 from lmu_asr.training.source import LoaderSource
 from lmu_asr.training.state import Identity, shaping_options
 from lmu_asr.training.trainer import Trainer
+
+
+def training_lang(lang_dir: Path, transcripts: Path) -> Lang:
+    """Load the lang directory as training sees it: its tokens, and the words of its transcripts.
+
+    Under phones a larger lexicon can also spell words of the development split. Validation would
+    then choose another checkpoint, so training does not see them.
+
+    Raises:
+        DataError, LangError: transcripts or lang directory are missing or damaged.
+    """
+    lang = Lang.load(lang_dir)
+    if lang.unit != "phone":
+        return lang
+    return lang.limited_to({w for text in read_transcripts(transcripts) for w in text.split()})
 
 
 def run_training(config: Config, exp_dir: Path, data_dir: Path, lang_dir: Path) -> None:
@@ -38,7 +54,7 @@ def run_training(config: Config, exp_dir: Path, data_dir: Path, lang_dir: Path) 
     """
     with joined_world(minutes=config.train.join_minutes) as world:
         prepare_process(config, world)
-        lang = Lang.load(lang_dir)
+        lang = training_lang(lang_dir, Path(data_dir) / f"{config.corpus.train}_text")
         tokens = fingerprint([lang.unit, lang.tokens])
         model = make_model(config, data_dir, lang.vocab_size, tokens)
         if config.train.sync_batchnorm:

@@ -27,6 +27,7 @@ from lmu_asr.data.shar_sampler import SharSource, build_shar_loader, open_shar
 from lmu_asr.errors import DataError, LangError
 from lmu_asr.files import fingerprint, sha256_file, write_jsonl
 from lmu_asr.lang.lang import Lang, ctc_min_frames
+from lmu_asr.text_lines import read_transcripts
 from lmu_asr.training.distributed import World
 from lmu_asr.training.state import derive_seed
 from lmu_asr.training.step import Batch, TrainBatch
@@ -131,12 +132,7 @@ class LoaderSource:
         Raises:
             DataError: stage 1 has not written them.
         """
-        path = self.dev_path.with_name(f"{self.config.corpus.train}_text")
-        if not path.is_file():
-            raise DataError(f"{path}: no transcripts; run stage 1 (features) first")
-        with path.open(encoding="utf-8") as stream:
-            for line in stream:
-                yield line.rstrip("\n").partition(" ")[2]
+        return read_transcripts(self.dev_path.with_name(f"{self.config.corpus.train}_text"))
 
     def lengths(self) -> Lengths:
         """Frames of the training utterances, and tokens of all or, of millions, of a telling part."""

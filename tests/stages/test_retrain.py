@@ -1,0 +1,132 @@
+"""Which stages run after an edit of the lexicon or the language model: the trained model stays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lmu_asr.config import Config
+from lmu_asr.lang.lang import Lang
+from lmu_asr.lang.ngram import train_ngram, write_arpa
+from lmu_asr.stages import common, load_stage
+from lmu_asr.stages.common import Context, current_stamp, run_stage, why_stale
+from lmu_asr.stages.stamp import Stamp
+from lmu_asr.training.run import training_lang
+
+TEXTS = ["two red roses", "red two", "roses red"]
+LEXICON = (
+    "two T UW\nred R EH D\nroses R OW Z\ntoo T UW\nto T UW\nread R EH D\nrose R OW Z\nzoo Z UW\n"
+)
+
+
+def context_of(tmp_path: Path, unit: str = "phone", **options: object) -> Context:
+    """A prepared corpus, as if stage 1 had run; ``options`` by dotted key with two underscores."""
+    config = Config()
+    values = {"lang__unit": unit, "lang__oov": "drop", "lm__order": 2, **options}
+    if unit == "phone":
+        values.setdefault("lang__lexicon", str(tmp_path / "lexicon.txt"))
+    for key, value in values.items():
+        section, name = key.split("__")
+        config = replace(config, **{section: replace(getattr(config, section), **{name: value})})
+    context = Context(config, tmp_path / "data", tmp_path / "exp", "", nj=1)
+    features = load_stage("features").stamp_path(context)
+    if not features.exists():
+        (tmp_path / "lexicon.txt").write_text(LEXICON)
+        context.features_dir.mkdir(parents=True)
+        lines = (f"u{number} {text}\n" for number, text in enumerate(TEXTS))
+        (context.features_dir / "train_text").write_text("".join(lines))
+        Stamp("key", {}, {}).save(features)
+    return context
+
+
+def finish(context: Context) -> list[str]:
+    """Run stages 2 and 3 where they are stale, and stamp 4 and 5 as run; return those that ran."""
+    ran = [name for name in ("lang", "graph") if run_stage(load_stage(name), context)]
+    for name in ("train", "decode"):
+        stage = load_stage(name)
+        stamp = current_stamp(stage, context)
+        if why_stale(stage, context, stamp) is not None:
+            ran.append(name)
+            stage.stamp_dir(context).mkdir(parents=True, exist_ok=True)
+            Stamp(stamp.key, stamp.parts, {}).save(stage.stamp_path(context))
+    return ran
+
+
+ALL = ["lang", "graph", "train", "decode"]
+WITHOUT_TRAINING = ["lang", "graph", "decode"]
+MORE = "tow T OW\ntwo-red T UW R EH D\n"
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def arpa(path: Path) -> str:
+    write_arpa(train_ngram([*TEXTS, "two zoos"], 3), path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("edit", "ran"),
+    [
+        # pronunciations of words outside the training text
+        (lambda p: {"lang__lexicon": write(p / "new", LEXICON + MORE)}, WITHOUT_TRAINING),
+        (lambda p: write(p / "lexicon.txt", LEXICON + MORE) and {}, WITHOUT_TRAINING),
+        # words of the language model that sound as those of the text: #1 and #2
+        (lambda p: {"lm__text": write(p / "lm.txt", "two too\nroses read to\n")}, WITHOUT_TRAINING),
+        (lambda p: {"lm__arpa": arpa(p / "lm.arpa")}, WITHOUT_TRAINING),
+        (lambda p: {"lm__order": 1}, ["graph", "decode"]),
+        (lambda p: {"lm__prune": 1e-9}, ["graph", "decode"]),
+        (lambda p: {"lm__rescore_order": 3}, ["graph", "decode"]),
+        (lambda p: {"graph__kinds": ["H", "HL"]}, ["graph", "decode"]),
+        (lambda p: {"lm__max_words": 5}, WITHOUT_TRAINING),
+        # a second pronunciation of a word that is trained on: CTC takes the first
+        (lambda p: write(p / "lexicon.txt", LEXICON + "red R OW D\n") and {}, WITHOUT_TRAINING),
+        # another first one, and another phone: other targets, other outputs
+        (lambda p: write(p / "lexicon.txt", "red R OW D\n" + LEXICON) and {}, ALL),
+        (lambda p: write(p / "lexicon.txt", LEXICON + "shoe SH UW\n") and {}, ALL),
+        (lambda p: {}, []),
+    ],
+)  # fmt: skip
+def test_stages_after_an_edit(tmp_path: Path, edit: object, ran: list[str]) -> None:
+    assert finish(context_of(tmp_path)) == ALL
+    assert finish(context_of(tmp_path, **edit(tmp_path))) == ran  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("unit", ["char", "bpe"])
+def test_other_units_keep_the_model_too(tmp_path: Path, unit: str) -> None:
+    sizes = {"lang__bpe_vocab_size": 14}
+    assert finish(context_of(tmp_path, unit, **sizes)) == ALL
+    text = write(tmp_path / "lm.txt", "two rose to or\n")
+    assert finish(context_of(tmp_path, unit, **sizes, lm__text=text)) == WITHOUT_TRAINING
+    assert "rose" in Lang.load(context_of(tmp_path, unit, **sizes).lang_dir).pronunciations
+
+
+def test_graph_ctc_takes_every_pronunciation(tmp_path: Path) -> None:
+    finish(context_of(tmp_path, train__loss="graph_ctc"))
+    write(tmp_path / "lexicon.txt", LEXICON + "red R OW D\n")
+    assert finish(context_of(tmp_path, train__loss="graph_ctc")) == ALL
+
+
+def test_ids_stay_and_training_sees_its_own_words_only(tmp_path: Path) -> None:
+    context = context_of(tmp_path)
+    text = context.features_dir / "train_text"
+    run_stage(load_stage("lang"), context)
+    before = training_lang(context.lang_dir, text)
+    write(tmp_path / "lexicon.txt", LEXICON + MORE)
+    larger = context_of(tmp_path, lm__text=write(tmp_path / "lm.txt", "two too to read rose\n"))
+    run_stage(load_stage("lang"), larger)
+    whole, after = Lang.load(context.lang_dir), training_lang(context.lang_dir, text)
+    assert whole.disambig_tokens != before.disambig_tokens
+    assert whole.tokens == after.tokens == before.tokens
+    assert after.lexicon == before.lexicon != whole.lexicon
+    assert whole.encode("two red") == after.encode("two red") == before.encode("two red")
+    assert whole.encode("too") == before.encode("two")
+
+
+def test_facts_need_the_lang_stage(tmp_path: Path) -> None:
+    with pytest.raises(common.StageError, match="needs stage 2"):
+        current_stamp(load_stage("train"), context_of(tmp_path))
