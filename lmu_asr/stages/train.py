@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from lmu_asr.config_files import save_config
+from lmu_asr.errors import StageError
 from lmu_asr.files import fingerprint, read_json, write_json
 from lmu_asr.stages.common import Context, Stage, current_stamp, main, upstream_key
+from lmu_asr.stages.context import PLACES, save_places
 from lmu_asr.stages.lang import train_texts
 
+OWNER = ".train.started.json"
+FORCED = "makes room for another (--force)"
 OPERATIONAL = (
     "train.autoconf",
     "train.frame_limit",
@@ -35,44 +41,97 @@ OPERATIONAL = (
 
 def run(context: Context) -> None:
     """Train, or go on from the last checkpoint of the same configuration and data."""
+    from lmu_asr.training.lock import sole_run
     from lmu_asr.training.run import run_training
 
     if int(os.environ.get("RANK", "0")) == 0:
-        claim_directory(context)
+        with sole_run(context.exp_dir):  # a run that is at work is not moved
+            claim_directory(context)
     run_training(context.config, context.exp_dir, context.features_dir, context.lang_dir)
 
 
 def claim_directory(context: Context) -> None:
-    """Move the run of another configuration aside; keep an unfinished one of the same.
+    """Move the run of another configuration aside, and any with ``--force``; else go on with it.
 
     A finished run whose code has changed since starts anew; an unfinished one goes on.
+
+    Raises:
+        StageError: ``--force``, and the mirror (``train.remote``) would bring the old run back.
     """
     stamp = current_stamp(STAGE, context)
-    owner = context.exp_dir / ".train.started.json"
     own = {name: value for name, value in stamp.parts.items() if name != "code"}
-    run_id = {"parts": own, "code": stamp.parts["code"]}
-    old = read_json(owner) if owner.is_file() else None
-    if old is not None and (old["parts"] != own or _finished_with_other_code(context, old, run_id)):
-        _move_aside(context, fingerprint(old)[:8])
-    elif old is not None and old["code"] != run_id["code"]:
-        logging.info("the code changed since this run started; it goes on with the new code")
+    new = {"parts": own, "code": stamp.parts["code"]}
+    if context.force:
+        new["forced"] = os.environ.get("LMU_ASR_RUN_ID", "")
+    old = _read_owner(context)
+    if old is not None:
+        reason = _why_anew(context, old, new)
+        if reason == FORCED and context.config.train.remote:
+            _refuse_mirror(context)
+        if reason:
+            _move_aside(context, old, reason)
+        elif old["code"] != new["code"]:
+            logging.info("the code changed since this run started; it goes on with the new code")
     save_config(context.config, context.exp_dir / "config.yaml")
-    write_json(owner, run_id)
+    save_places(context.exp_dir, context.data_root)
+    write_json(context.exp_dir / OWNER, new)
 
 
-def _finished_with_other_code(
-    context: Context, old: dict[str, object], new: dict[str, object]
-) -> bool:
-    return old["code"] != new["code"] and (context.exp_dir / "training.json").is_file()
+def _read_owner(context: Context) -> dict[str, Any] | None:
+    """What the run in the directory was started with; None where there is none, or no record."""
+    try:
+        old = read_json(context.exp_dir / OWNER)
+        return {"parts": old["parts"], "code": old["code"], **old}
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StageError(
+            f"{context.exp_dir / OWNER}: not valid ({error}): remove it to go on with the run there, "
+            "or move the directory away"
+        ) from error
 
 
-def _move_aside(context: Context, name: str) -> None:
-    target = context.exp_dir / f"superseded-{name}"
-    target.mkdir(parents=True, exist_ok=True)
+def _why_anew(context: Context, old: dict[str, Any], new: dict[str, Any]) -> str:
+    """Why the run in the directory makes room for a new one; empty: it goes on."""
+    if "aside" in old:
+        return "was being moved aside"
+    if old["parts"] != new["parts"]:
+        return "had other settings or data"
+    if old["code"] != new["code"] and (context.exp_dir / "training.json").is_file():
+        return "was finished by other code"
+    # a launcher that starts its processes again passes --force again: that is still the same run
+    again = bool(new.get("forced")) and old.get("forced") == new["forced"]
+    return FORCED if context.force and not again else ""
+
+
+def _refuse_mirror(context: Context) -> None:
+    from lmu_asr.remote import RemoteFolder, experiment_url
+
+    url = experiment_url(context.config.train.remote, context.exp_dir)
+    if any(name.endswith(".pt") for name in RemoteFolder(url).files()):
+        raise StageError(
+            f"--force: {url} mirrors the earlier run and would bring it back: remove what is below "
+            "it, or name another mirror with --set train.remote=s3://..."
+        )
+
+
+def _move_aside(context: Context, old: dict[str, Any], reason: str) -> None:
+    """Move a run to a directory of its own; one that is killed meanwhile is moved to its end."""
+    name = old.get("aside") or _free_name(context.exp_dir, f"superseded-{fingerprint(old)[:8]}")
+    owner, target = context.exp_dir / OWNER, context.exp_dir / name
+    write_json(owner, {**old, "aside": name})
+    target.mkdir(exist_ok=True)
+    stays = {"resolved.yaml", PLACES, ".lock", OWNER}
     for path in sorted(context.exp_dir.iterdir()):
-        if path.name != "resolved.yaml" and not path.name.startswith("superseded-"):
+        if path.name not in stays and not path.name.startswith("superseded-"):
             path.rename(target / path.name)
-    logging.info("the earlier run had other settings or data; it is kept in %s", target)
+    owner.unlink()
+    logging.info("the earlier run %s; it is kept in %s", reason, target)
+
+
+def _free_name(folder: Path, name: str) -> str:
+    names = itertools.chain([name], (f"{name}-{count}" for count in itertools.count(2)))
+    return next(n for n in names if not (folder / n).exists())
 
 
 def facts(context: Context) -> dict[str, str]:
