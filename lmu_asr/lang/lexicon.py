@@ -7,7 +7,6 @@ is epsilon (the blank, also id 0, never stands in a lexicon), and the output lab
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,49 +23,6 @@ Entry = tuple[str, Pronunciation]
 
 SILENCE = "SIL"
 SILENCE_PROBABILITY = 0.5
-_STRESSED = re.compile(r"(AA|AE|AH|AO|AW|AX|AY|EH|ER|EY|IH|IX|IY|OW|OY|UH|UW|UX)[012]")
-_VARIANT = re.compile(r"(.+)\((\d+)\)$")
-_COMMENT = re.compile(r"\s#(?:\s|$)")
-_DISAMBIG = re.compile(r"#\d+$")
-
-
-def remove_stress(phone: str) -> str:
-    """Return an ARPAbet vowel without its stress digit; any other phone as it is."""
-    return phone[:-1] if _STRESSED.fullmatch(phone) else phone
-
-
-def read_pronunciations(path: str | Path) -> dict[str, list[Pronunciation]]:
-    """Read a lexicon in CMUdict's or Kaldi's format: ``word phone phone ...``, one entry a line.
-
-    Lines starting with ``;;;`` and trailing `` # ...`` are comments, ``word(2)`` is another
-    pronunciation of ``word``, ARPAbet stress digits are removed, repeated entries are kept once.
-
-    Raises:
-        LangError: no such file, bytes that are not UTF-8, or a word without phones (every one
-            named by its line).
-    """
-    found: dict[str, list[Pronunciation]] = {}
-    faults: list[str] = []
-    for number, line in enumerate(read_lines(path), 1):
-        fields = _COMMENT.split(line, maxsplit=1)[0].split()
-        if not fields or line.startswith(";;;"):
-            continue
-        variant = _VARIANT.match(fields[0])
-        word = variant.group(1) if variant else fields[0]
-        phones = tuple(remove_stress(phone) for phone in fields[1:])
-        bad = [phone for phone in phones if _DISAMBIG.match(phone) or phone in ("<blk>", "<eps>")]
-        if not phones or bad:
-            reason = f"reserved symbol {bad[0]!r}" if bad else "empty pronunciation"
-            faults.append(f"{path}:{number}: {reason} of {word!r}")
-            continue
-        known = found.setdefault(word, [])
-        if phones not in known:
-            known.append(phones)
-    if faults:
-        raise LangError("\n".join(faults))
-    if not found:
-        raise LangError(f"{path}: no pronunciation in this file; want 'word phone phone ...' lines")
-    return found
 
 
 def read_lines(path: str | Path) -> list[str]:
@@ -85,7 +41,9 @@ def add_disambig(lexicon: Sequence[Entry]) -> tuple[list[Entry], int]:
     back-off arcs of the grammar. The rule is Kaldi's ``add_lex_disambig``.
     """
     count = Counter(tokens for _, tokens in lexicon)
-    prefixes = {tokens[:end] for tokens in count for end in range(1, len(tokens))}
+    # only a prefix as long as some entry can be one: the number of all prefixes grows as the square
+    lengths = sorted({len(tokens) for tokens in count})
+    prefixes = {tokens[:end] for tokens in count for end in lengths if end < len(tokens)}
     used: Counter[Pronunciation] = Counter()
     entries: list[Entry] = []
     for word, tokens in lexicon:

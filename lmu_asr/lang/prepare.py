@@ -25,10 +25,9 @@ from lmu_asr.lang.lexicon import (
     SilenceIds,
     add_disambig,
     lexicon_fst,
-    read_pronunciations,
-    remove_stress,
 )
 from lmu_asr.lang.openfst import write_fst
+from lmu_asr.lang.pronunciations import read_pronunciations, remove_stress
 
 log = logging.getLogger(__name__)
 

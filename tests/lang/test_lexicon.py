@@ -5,21 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmu_asr.errors import LangError
 from lmu_asr.lang.lexicon import (
     Entry,
     SilenceIds,
     add_disambig,
     lexicon_fst,
-    read_pronunciations,
-    remove_stress,
 )
 from lmu_asr.lang.openfst import FstArrays
 
@@ -111,43 +107,3 @@ def test_optional_silence() -> None:
     assert all(4 not in (a, b) for ins, _ in found for a, b in itertools.pairwise(ins) if a == b)
     marked = paths(lexicon_fst([("x", ("a",))], TOKENS, WORDS, (5, 4), SilenceIds(4, 6)), 4)
     assert ((4, 6, 1), (1,)) in marked and ((4, 1), (1,)) not in marked
-
-
-@pytest.mark.parametrize(
-    ("phone", "want"), [("AH0", "AH"), ("ER2", "ER"), ("K", "K"), ("a1", "a1"), ("B0", "B0")]
-)
-def test_remove_stress(phone: str, want: str) -> None:
-    assert remove_stress(phone) == want
-
-
-def test_read_pronunciations(tmp_path: Path) -> None:
-    path = tmp_path / "lexicon"
-    path.write_text(
-        ";;; a comment\nread R EH1 D\nread(2)  R IY1 D # a note\n\nREAD R EH0 D\nread\tR EH2 D\n"
-        "(paren P ER0\n"
-    )
-    assert read_pronunciations(path) == {
-        "read": [("R", "EH", "D"), ("R", "IY", "D")],
-        "READ": [("R", "EH", "D")],
-        "(paren": [("P", "ER")],
-    }
-
-
-def test_bad_lexica_name_every_line(tmp_path: Path) -> None:
-    path = tmp_path / "lexicon"
-    path.write_text("fine F AY N\nempty\nmark M #1\nblank <blk>\n")
-    with pytest.raises(LangError) as error:
-        read_pronunciations(path)
-    text = str(error.value)
-    assert ":2: empty pronunciation of 'empty'" in text
-    assert ":3: reserved symbol '#1' of 'mark'" in text
-    assert ":4: reserved symbol '<blk>' of 'blank'" in text
-    assert ":1:" not in text
-    path.write_bytes(b"fine F\nbad \xff\n")
-    with pytest.raises(LangError, match=":2: byte 0xff is not UTF-8"):
-        read_pronunciations(path)
-    path.write_text(";;; nothing\n")
-    with pytest.raises(LangError, match="no pronunciation"):
-        read_pronunciations(path)
-    with pytest.raises(LangError, match="cannot be read"):
-        read_pronunciations(tmp_path / "none")
