@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import urllib.request
 from collections.abc import Iterator
 
 import boto3
@@ -27,6 +28,8 @@ def s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         monkeypatch.setenv(name, value)
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "HTTP_PROXY", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
+    # moto's buckets are the process's own: another test's objects must not be there
+    urllib.request.urlopen(urllib.request.Request(f"{address}/moto-api/reset", method="POST"))
     boto3.client("s3").create_bucket(Bucket="speech")
     try:
         yield address

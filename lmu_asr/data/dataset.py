@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lmu_asr.config import Config
+from lmu_asr.data.archive import DAMAGED, LILCOM_CHUNKY, read_features, say_unchecked, sums_path
 from lmu_asr.data.batches import (
     BatchSampler,
     Keep,
@@ -139,13 +140,15 @@ def load_features(utterance: Utterance) -> NDArray[np.float32]:
     """Read the stored features (T, F) of an utterance.
 
     Raises:
-        DataError: the archive is missing or cut short, or has other frames than the manifest says.
+        DataError: the archive is missing, cut short or damaged, or has other frames than the manifest
+            says.
     """
     kind, path, key = utterance.storage
     advice = ADVICE if kind == SHAR else "run stage 1 again"
     try:
-        stored = read_member(path, key) if kind == SHAR else get_reader(kind)(path).read(key)
-        features = np.asarray(stored, dtype=np.float32)
+        features = np.asarray(_stored(kind, path, key), dtype=np.float32)
+    except DataError as error:
+        raise DataError(f"{path}: features of '{utterance.id}': {error}; {DAMAGED}") from error
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(
             f"{path}: features of '{utterance.id}' cannot be read ({error}); {advice}"
@@ -156,6 +159,19 @@ def load_features(utterance: Utterance) -> NDArray[np.float32]:
             f"{utterance.num_frames}; {advice}"
         )
     return features
+
+
+def _stored(kind: str, path: str, key: str) -> Any:
+    if kind == SHAR:
+        return read_member(path, key)
+    return read_features(path, key) if kind == LILCOM_CHUNKY else get_reader(kind)(path).read(key)
+
+
+def _say_if_unchecked(utterance: Utterance) -> None:
+    kind, path, _ = utterance.storage
+    archive = Path(path)
+    if kind == LILCOM_CHUNKY and archive.is_file() and not sums_path(archive).exists():
+        say_unchecked(str(archive.parent))
 
 
 def collate(utterances: Sequence[Utterance], features: Sequence[NDArray[np.float32]]) -> Batch:
@@ -251,6 +267,7 @@ def build_train_loader(
     sampler: BatchSampler
     index = open_index(Path(cuts_path))
     if index is not None:
+        _say_if_unchecked(index[0])
         sampler = IndexedSampler(index, keep, *options, rank, world_size)
         dataset = FeatureSet()
     else:
@@ -286,6 +303,7 @@ def _training_set(
     most_mib: int,
 ) -> tuple[list[Utterance], str, FeatureSet]:
     utterances = filter_utterances(read_utterances(path), keep, path.name)
+    _say_if_unchecked(utterances[0])
     capacity = _capacity(utterances, world_size, most_mib) if in_process else 0
     store = FeatureStore(capacity) if capacity else None
     return utterances, manifest_fingerprint(path), FeatureSet(store)
@@ -332,6 +350,7 @@ def build_eval_loader(cuts_path: Path, max_duration: float, num_workers: int = 0
     utterances = read_utterances(Path(cuts_path))
     if not utterances:
         raise DataError(f"{cuts_path}: no utterances")
+    _say_if_unchecked(utterances[0])
     workers = default_num_workers() if num_workers < 0 else num_workers
     return Loader(list(batches_by_duration(utterances, max_duration)), FeatureSet(), workers)
 

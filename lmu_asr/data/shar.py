@@ -18,14 +18,14 @@ from pathlib import Path
 from lhotse import MonoCut
 from lhotse.shar import SharWriter
 
+from lmu_asr.data.archive import DAMAGED, file_crc
 from lmu_asr.data.features import with_folder
+from lmu_asr.data.shar_files import KEYS, archive_name, local_marks, mark
 from lmu_asr.data.shard import Shard, read_shard
 from lmu_asr.errors import DataError, LmuAsrError
 from lmu_asr.files import atomic_write_text
 from lmu_asr.progress import progress, setup_logging
 from lmu_asr.remote import RemoteFolder, is_remote
-
-KEYS = ".keys"  # below the output: one file a finished shard, which says what it was made from
 
 
 def export_shar(features_dir: Path, split: str, out: str) -> int:
@@ -40,7 +40,7 @@ def export_shar(features_dir: Path, split: str, out: str) -> int:
         Number of shards written; those that stand already are not.
 
     Raises:
-        DataError: stage 1 has not finished this split.
+        DataError: stage 1 has not finished this split, or an archive of it is damaged.
         RemoteError: the bucket cannot be written.
     """
     if not (features_dir / f"{split}_cuts.jsonl.gz").is_file():
@@ -53,6 +53,8 @@ def export_shar(features_dir: Path, split: str, out: str) -> int:
         if shard is None:
             raise DataError(f"{path}: not a whole shard; run stage 1 (features) again")
         if target.key(number) != shard.key:
+            if not shard.is_whole:
+                raise DataError(f"{shard.archive}: missing or damaged; {DAMAGED}")
             with tempfile.TemporaryDirectory() as folder:
                 _write(shard, features_dir, number, Path(folder))
                 target.take(Path(folder), number, shard.key)
@@ -70,14 +72,18 @@ def _write(shard: Shard, features_dir: Path, number: int, folder: Path) -> None:
 
 
 class _Directory:
-    """A local target: files are moved into place, the key last."""
+    """A local target: files are moved into place, the mark last."""
 
     def __init__(self, root: Path, split: str) -> None:
         self.root, self._keys = root / split, root / KEYS / split
+        self._marks = local_marks(self.root)
 
     def key(self, number: int) -> str:
-        path = self._keys / f"{number:06d}"
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
+        name = f"{number:06d}"
+        key, crc = self._marks.get(name, ("", ""))
+        archive = self.root / archive_name(name)
+        whole = archive.is_file() and crc == f"{file_crc(archive):08x}"
+        return key if whole else ""
 
     def take(self, folder: Path, number: int, key: str) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
@@ -85,11 +91,12 @@ class _Directory:
             temporary = self.root / f".{path.name}.tmp"
             temporary.write_bytes(path.read_bytes())
             os.replace(temporary, self.root / path.name)
-        atomic_write_text(self._keys / f"{number:06d}", key)
+        name = f"{number:06d}"
+        atomic_write_text(self._keys / name, mark(key, self.root / archive_name(name)))
 
 
 class _Bucket:
-    """A bucket as target: the key is part of an object's name, written last."""
+    """A bucket as target: the mark is an object's name, written last."""
 
     def __init__(self, url: str, split: str) -> None:
         self.data = RemoteFolder(f"{url}/{split}")
@@ -97,16 +104,19 @@ class _Bucket:
         self._keys = dict(name.split("-", 1) for name in self.marks.files())
 
     def key(self, number: int) -> str:
-        return self._keys.get(f"{number:06d}", "")
+        key, _, crc = self._keys.get(f"{number:06d}", "").partition("-")
+        return key if crc else ""
 
     def take(self, folder: Path, number: int, key: str) -> None:
+        name = f"{number:06d}"
+        text = mark(key, folder / archive_name(name))
         for path in sorted(folder.iterdir()):
             self.data.put(path, path.name)
-        if old := self.key(number):
-            self.marks.remove([f"{number:06d}-{old}"])
-        mark = folder / "key"
-        mark.write_text(key, encoding="utf-8")
-        self.marks.put(mark, f"{number:06d}-{key}")
+        if old := self._keys.get(name):
+            self.marks.remove([f"{name}-{old}"])
+        empty = folder / "mark"
+        empty.touch()
+        self.marks.put(empty, f"{name}-{text}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,10 +6,12 @@ members for each cut, in the order of the cuts: ``<id>.llc`` (lilcom) or ``<id>.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import io
 import json
+import logging
 import re
 import tarfile
 import tempfile
@@ -22,11 +24,12 @@ import lilcom
 import numpy as np
 from numpy.typing import NDArray
 
-from lmu_asr.errors import DataError
+from lmu_asr.data.archive import file_crc
+from lmu_asr.errors import DataError, RemoteError
 from lmu_asr.remote import RemoteFile, RemoteFolder, is_remote
 
+KEYS = ".keys"  # beside the splits' directories: one file a finished shard, of which it tells the origin
 SHAR = "shar"  # storage type of utterances whose features lie in an archive
-BLOCK = 1 << 20
 ADVICE = "copy it again, or export it again with python -m lmu_asr.data.shar"
 DECODERS: dict[str, Callable[[bytes], Any]] = {
     ".llc": lilcom.decompress,
@@ -89,6 +92,32 @@ class SharFolder:
         self._remote.get(file, path, self._files[file])
         return path
 
+    def check_sum(self, name: str, crc: int) -> None:
+        """Compare the checksum of a shard's archive with the one that its export left, if it did.
+
+        Raises:
+            DataError: they differ.
+        """
+        wanted = self._sums.get(name)
+        if wanted is not None and wanted != crc:
+            raise DataError(
+                f"{self.address}/{archive_name(name)}: damaged: checksum {crc:08x}, the export left "
+                f"{wanted:08x}; {ADVICE}"
+            )
+
+    @functools.cached_property
+    def _sums(self) -> dict[str, int]:
+        """Checksum of each archive, from the marks of the export; Lhotse's own leaves none."""
+        marks = remote_marks(self.address) if self.is_remote else local_marks(Path(self.address))
+        sums = {name: int(crc, 16) for name, (_, crc) in marks.items() if crc}
+        if not sums.keys() >= set(self.names):
+            logging.warning(
+                "%s: archives without checksums: damage on the way or on the disk would not be seen; "
+                "a new export by python -m lmu_asr.data.shar has them",
+                self.address,
+            )
+        return sums
+
     def check_ends(self) -> None:
         """Find archives that were cut short by their last bytes, without reading them; local ones.
 
@@ -142,11 +171,36 @@ def _local_files(folder: Path) -> dict[str, RemoteFile]:
     return {name: RemoteFile(s.st_size, s.st_mtime_ns) for name, s in files.items()}
 
 
-def read_through(path: Path) -> None:
-    """Read a file from its beginning to its end, so that it lies in the system's cache."""
-    with open(path, "rb", buffering=0) as stream:
-        while stream.read(BLOCK):
-            pass
+Marks = dict[str, tuple[str, str]]  # by number: what the shard was made from, its archive's CRC-32
+
+
+def local_marks(split: Path) -> Marks:
+    """Return the marks of finished shards; those of earlier versions have no checksum."""
+    split = split.absolute()  # "." has a name, too
+    folder = split.parent / KEYS / split.name
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = {p.name: p.read_text(encoding="utf-8") for p in files if p.name.isdecimal()}
+    return {name: _mark(text) for name, text in found.items()}
+
+
+def remote_marks(split: str) -> Marks:
+    """Return the marks of a bucket's shards, which are names of objects; none where they are hidden."""
+    parent, _, name = split.rpartition("/")
+    try:
+        found = RemoteFolder(f"{parent}/{KEYS}/{name}").files()
+    except RemoteError:
+        return {}
+    return {number: _mark(rest) for number, _, rest in (name.partition("-") for name in found)}
+
+
+def mark(key: str, archive: Path) -> str:
+    """Return the mark of a finished shard."""
+    return f"{key}-{file_crc(archive):08x}"
+
+
+def _mark(text: str) -> tuple[str, str]:
+    key, _, crc = text.strip().partition("-")
+    return key, crc if re.fullmatch("[0-9a-f]{8}", crc) else ""
 
 
 def members_of(path: Path, ids: Sequence[str], where: str) -> list[Member]:

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmu_asr.config import Config
+from lmu_asr.data.archive import file_crc
 from lmu_asr.data.batches import Keep, Utterance
 from lmu_asr.data.dataset import PREFETCH, FeatureSet, Loader, default_num_workers, mixers
 from lmu_asr.data.index import Index, IndexedSampler, plan_batches, write_index
@@ -38,7 +39,6 @@ from lmu_asr.data.shar_files import (
     archive_name,
     member_key,
     members_of,
-    read_through,
 )
 from lmu_asr.errors import DataError
 from lmu_asr.progress import progress
@@ -321,8 +321,7 @@ class Staging:
     def _prepare(self, shard: int) -> tuple[Path, list[Member]]:
         file, folder = self._archive(shard), self._source.folder
         path = folder.local(file, self._fetched.folder if self._fetched else Path())
-        if not folder.is_remote:
-            read_through(path)
+        folder.check_sum(folder.names[shard], file_crc(path))  # so that it lies in memory, too
         numbers = range(self._starts[shard], self._starts[shard + 1])
         ids = [self._source.index[number].id for number in numbers]
         return path, members_of(path, ids, f"{folder.address}/{file}")

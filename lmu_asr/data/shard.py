@@ -1,9 +1,9 @@
 """One shard of features: an archive and its cuts, whole or absent.
 
 The archive ``<split>-<number>.lca`` is of Lhotse's lilcom_chunky storage. Written after it,
-``<split>-<number>.jsonl.gz`` holds a header and the stored cuts. The header has a key over the cuts,
-the options and the bytes of the audio, and the archive's checksum; a shard that agrees with both
-is not made again.
+``<split>-<number>.crc`` holds checksums of its utterances and ``<split>-<number>.jsonl.gz`` a header and
+the stored cuts. The header has a key over the cuts, the options and the bytes of the audio, and the
+archive's checksum; a shard that agrees with both is not made again.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from lhotse.utils import fastcopy
 from numpy.typing import NDArray
 
 from lmu_asr.config import FeaturesConfig
+from lmu_asr.data.archive import write_sums
 from lmu_asr.data.audio import read_audio, resample
 from lmu_asr.data.fbank import Extractor, get_extractor
 from lmu_asr.data.mono import Mono, to_mono
@@ -77,6 +78,16 @@ class Shard:
             next(stream)
             yield from map(json.loads, stream)
 
+    @property
+    def archive(self) -> Path:
+        """The features."""
+        return self.path.with_name(self.path.name.replace(".jsonl.gz", ".lca"))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the archive is there with the bytes that were written."""
+        return self.archive.is_file() and sha256_file(self.archive) == self.archive_sha256
+
 
 def make_shard(task: Task) -> Shard:
     """Make one shard, or return it as it stands when it is whole and of the same input."""
@@ -84,12 +95,14 @@ def make_shard(task: Task) -> Shard:
     archive = path.with_name(f"{task.name}.lca")
     key = _key(task)
     shard = read_shard(path)
-    if shard and shard.key == key and _has_sum(archive, shard.archive_sha256):
+    if shard and shard.key == key and shard.is_whole:
+        write_sums(archive, (cut["features"]["storage_key"] for cut in shard.cuts()))
         return shard
     path.unlink(missing_ok=True)
     with atomic_path(archive) as temporary, LilcomChunkyWriter(temporary) as writer:
         sums = _Sums(task.config.num_mel_bins)
         found = _extract(task, writer, f"feats/{archive.name}", sums)
+    write_sums(archive, (cut["features"]["storage_key"] for cut in found.cuts))
     shard = Shard(
         *(path, key, sha256_file(archive), found.dropped, found.repaired),
         *(sums.frames, [*sums.sums], [*sums.square_sums]),
@@ -103,13 +116,12 @@ def read_shard(path: Path) -> Shard | None:
     """Read a shard's header; None when there is none or it is not whole."""
     try:
         with gzip.open(path, "rt", encoding="utf-8") as stream:
-            return Shard(path=path, **json.loads(next(stream)))
+            shard = Shard(path=path, **json.loads(next(stream)))
+            while stream.read(1 << 20):  # the checksum of the whole comes at its end
+                pass
+            return shard
     except (OSError, EOFError, zlib.error, ValueError, TypeError, StopIteration):
         return None
-
-
-def _has_sum(path: Path, digest: str) -> bool:
-    return path.is_file() and sha256_file(path) == digest
 
 
 def _key(task: Task) -> str:

@@ -128,6 +128,7 @@ STAGE = Stage(
         *("data/audio.py", "data/audio_sizes.py", "data/av_audio.py", "data/mono.py"),
         *("data/fbank.py", "data/features.py", "data/importers.py", "data/layout.py"),
         *("data/manifests.py", "data/ray_shards.py", "data/remote_audio.py"),
+        "data/archive.py",
         *("data/rows.py", "data/shard.py", "data/shards.py", "data/validate.py"),
         *("data/text_rule.py", "text_lines.py"),
     ),

@@ -175,6 +175,7 @@ STAGE = Stage(
         "training",
         "models",
         "data/ahead.py",
+        "data/archive.py",
         "data/augment.py",
         "data/batches.py",
         "data/dataset.py",
