@@ -51,6 +51,11 @@ def text_lines(
         raise error(f"{path}: cannot be read: {fault.strerror or fault}") from fault
 
 
+def filled_lines(path: Path, longest: int = LONGEST_LINE) -> Iterator[tuple[int, str]]:
+    """Yield the lines of :func:`text_lines` that are not blank, under their numbers in the file."""
+    return ((n, line) for n, line in text_lines(path, longest=longest) if line.strip(" \t\r"))
+
+
 def read_transcripts(path: Path) -> Iterator[str]:
     """Yield the texts of ``<split>_text`` as stage 1 writes it: ``id text``, one utterance a line.
 

@@ -126,7 +126,9 @@ STAGE = Stage(
     rooms=(
         "corpora",
         *("data/audio.py", "data/audio_sizes.py", "data/av_audio.py", "data/mono.py"),
-        *("data/fbank.py", "data/features.py", "data/importers.py", "data/layout.py"),
+        *("data/fbank.py", "data/features.py", "data/ids.py", "data/importers.py"),
+        *("data/audio_paths.py", "data/kaldi_import.py", "data/layout.py"),
+        *("data/lhotse_import.py", "data/table_import.py"),
         *("data/manifests.py", "data/ray_shards.py", "data/remote_audio.py"),
         "data/archive.py",
         *("data/rows.py", "data/shard.py", "data/shards.py", "data/validate.py"),

@@ -1,0 +1,134 @@
+"""Import of Kaldi data directories."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lmu_asr.data.audio_paths import locate_audio
+from lmu_asr.data.manifests import (
+    Manifests,
+    Utterance,
+    file_key,
+    from_utterances,
+    say_untranscribed,
+)
+from lmu_asr.data.rows import Rows, names
+from lmu_asr.errors import DataError
+from lmu_asr.text_lines import filled_lines
+
+Place = tuple[str, float, "float | None"]  # recording, start and end in seconds
+
+
+def read_kaldi(folder: Path, base: Path | None = None, cache: Path | None = None) -> Manifests:
+    """Read a Kaldi data directory; ``segments`` and ``utt2spk`` are optional.
+
+    Args:
+        folder: the directory.
+        base: directory that relative paths start from; ``folder`` by default.
+        cache: where audio is kept that ``wav.scp`` names by ``s3://`` addresses.
+
+    Raises:
+        DataError: a file is missing, a line is broken or repeated, or audio is a command.
+    """
+    audio = _kaldi_audio(folder)
+    locate = functools.partial(locate_audio, base=(base or folder).resolve(), cache=cache)
+    texts = _kaldi_table(folder / "text")
+    speakers = _kaldi_table(folder / "utt2spk", optional=True)
+    segments = _kaldi_table(folder / "segments", optional=True)
+    if len(segments):
+        used = names(_segment(folder, entry)[0] for entry in segments)
+        say_untranscribed((e.key for e in audio if e.key not in used), folder / "segments")
+    places = segments if len(segments) else audio
+    listed = (e.key for e in itertools.chain(texts, places))
+    utterances = (
+        _kaldi_utterance(folder, name, locate, audio, texts, speakers, segments)
+        for name, _ in names(listed).firsts()
+    )
+    found = from_utterances(utterances, folder.name)
+    files = names(found.files)
+    named = (locate(entry.value, where=folder / "wav.scp") for entry in audio)
+    files.extend(file_key(str(path)) for path, url in named if not url)
+    return replace(found, files=files)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A line of a Kaldi table: its key, the rest, its number."""
+
+    key: str
+    value: str
+    line: int
+
+
+def _kaldi_utterance(
+    folder: Path,
+    name: str,
+    locate: Callable[..., tuple[Path, str]],
+    audio: Rows[_Entry],
+    texts: Rows[_Entry],
+    speakers: Rows[_Entry],
+    segments: Rows[_Entry],
+) -> Utterance:
+    place: Place = (name, 0.0, None)
+    if (entry := segments.get(name)) is not None:
+        place = _segment(folder, entry)
+    file, text, speaker = audio.get(place[0]), texts.get(name), speakers.get(name)
+    path, url = folder / f"'{place[0]}' of wav.scp", ""
+    if file is not None:
+        path, url = locate(file.value, where=f"{folder}/wav.scp:{file.line}")
+    return Utterance(
+        id=name,
+        audio=path,
+        text=text.value if text else "",
+        speaker=speaker.value if speaker else "",
+        start=place[1],
+        end=place[2],
+        url=url,
+    )
+
+
+def _kaldi_audio(folder: Path) -> Rows[_Entry]:
+    """Paths and addresses of ``wav.scp`` by recording."""
+    table = _kaldi_table(folder / "wav.scp")
+    for entry in table:
+        if entry.value.endswith("|"):
+            raise DataError(
+                f"{folder}/wav.scp:{entry.line}: '{entry.key}' is a command ({entry.value}): "
+                "commands are not run; convert the audio to files first and name those"
+            )
+    return table
+
+
+def _kaldi_table(path: Path, optional: bool = False) -> Rows[_Entry]:
+    """Read ``key rest of line`` by key."""
+    table: Rows[_Entry] = Rows(_key)
+    if not path.is_file():
+        if optional:
+            return table
+        raise DataError(f"{path}: no such file; a Kaldi data directory needs wav.scp and text")
+    for number, line in filled_lines(path):
+        key, rest = [*line.split(maxsplit=1), ""][:2]
+        table.append(_Entry(key, rest.strip(), number))
+    for key in table.repeated()[:1]:
+        first, again = table.all_of(key)[:2]
+        raise DataError(f"{path}:{again.line}: '{key}' is already on line {first.line}")
+    return table
+
+
+def _key(entry: _Entry) -> str:
+    return entry.key
+
+
+def _segment(folder: Path, entry: _Entry) -> Place:
+    try:
+        recording_id, start, end = entry.value.split()
+        return recording_id, float(start), float(end)
+    except ValueError as error:
+        raise DataError(
+            f"{folder}/segments:{entry.line}: want '<utterance> <recording> <start> <end>', "
+            f"got '{entry.key} {entry.value}'"
+        ) from error
