@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmu_asr.arguments import ArgumentParser
 from lmu_asr.errors import DataError, LmuAsrError
 from lmu_asr.scoring.record import Results, load_results
 from lmu_asr.scoring.significance import paired_p_value
@@ -188,10 +188,10 @@ def _results_file(path: Path) -> Path:
     return direct if direct.is_file() else path / "decode" / "results.json"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "utils/compare.sh") -> int:
     """Compare two decodes from the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="utils/compare.sh", description="Compare two decodes on the same utterances."
+    parser = ArgumentParser(
+        prog=prog, description="Compare two decodes on the same utterances.", allow_abbrev=False
     )
     parser.add_argument(
         "first", type=Path, help="results.json, or a directory of a decode or experiment"

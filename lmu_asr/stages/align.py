@@ -1,6 +1,6 @@
 """Forced alignment with a trained model: word and token times as CTM and TextGrid.
 
-Runs by hand after stage 4: python -m lmu_asr.stages.align --config exp/mini/default/config.yaml
+Runs by hand after stage 4: lmu-asr align --config exp/mini/default/config.yaml
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from lmu_asr.errors import LmuAsrError
 from lmu_asr.progress import setup_logging
 from lmu_asr.stages.common import ArgumentParser, add_common_arguments, make_context
 
+PROG = "python -m lmu_asr.stages.align"
 
-def make_parser() -> ArgumentParser:
+
+def make_parser(prog: str = PROG) -> ArgumentParser:
     """Command line of the alignment."""
-    parser = ArgumentParser(
-        prog="python -m lmu_asr.stages.align", description=__doc__, allow_abbrev=False
-    )
+    parser = ArgumentParser(prog=prog, description=__doc__, allow_abbrev=False)
     add_common_arguments(parser)
     parser.add_argument("--split", default="", help="split to align (the dev split)")
     parser.add_argument("--out", type=Path, default=None, help="directory (<experiment>/align)")
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Align one split and write its files; returns the exit status."""
     setup_logging()
-    args = make_parser().parse_args(argv)
+    args = make_parser(prog).parse_args(argv)
     try:
         config = load_config(args.config, args.set)
         context = make_context(config, args)

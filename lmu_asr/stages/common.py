@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import errno
 import logging
 import os
@@ -13,8 +12,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from lmu_asr.arguments import ArgumentParser
 from lmu_asr.config import Config, options
 from lmu_asr.config_files import load_config
 from lmu_asr.config_paths import portable
@@ -66,21 +66,6 @@ class Stage:
     def stamp_path(self, context: Context) -> Path:
         """File of this stage's stamp."""
         return self.stamp_dir(context) / f".{self.name}.stamp.json"
-
-
-class ArgumentParser(argparse.ArgumentParser):
-    """An argument parser that suggests the closest known option."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the message with a suggestion and leave with status 2."""
-        prefix = "unrecognized arguments: "
-        if message.startswith(prefix):
-            wrong = message[len(prefix) :].split()[0]
-            known = [option for action in self._actions for option in action.option_strings]
-            near = difflib.get_close_matches(wrong.split("=")[0], known, n=1, cutoff=0.3)
-            message += f"; did you mean {near[0]}?" if near else ""
-        self.print_usage(sys.stderr)
-        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def make_parser(stage: Stage) -> ArgumentParser:

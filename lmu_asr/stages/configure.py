@@ -12,8 +12,9 @@ from pathlib import Path
 
 from lmu_asr.config import NAME, Config, options_markdown
 from lmu_asr.config_files import load_config, option_value, override_keys, save_config
-from lmu_asr.config_paths import PROJECT, absolute_paths, with_value
+from lmu_asr.config_paths import absolute_paths, with_value
 from lmu_asr.errors import ConfigError, LmuAsrError, StageError
+from lmu_asr.recipes import check_recipe, recipes_dir
 from lmu_asr.stages.checks import missing
 from lmu_asr.stages.common import ArgumentParser
 from lmu_asr.stages.context import Context, add_range_arguments, launch_arguments, save_places
@@ -83,11 +84,7 @@ def variant_files(egs_dir: Path, recipe: str, variant: str) -> list[Path]:
         ConfigError: unknown recipe or part; the message holds the closest known one.
     """
     conf, shared = egs_dir / recipe / "conf", egs_dir / "conf"
-    if not conf.is_dir():
-        known = sorted(p.parent.name for p in egs_dir.glob("*/conf"))
-        near = difflib.get_close_matches(recipe, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
-        raise ConfigError(f"--recipe {recipe}: no directory {conf}{hint}")
+    check_recipe(egs_dir, recipe)
     if not re.fullmatch(NAME["pattern"], variant):
         raise ConfigError(f"--variant {variant!r}: want {NAME['want']}")
     if (conf / f"{variant}.yaml").is_file():
@@ -126,12 +123,6 @@ def _with_data(config: Config, data: str, caller: Path) -> Config:
     source = data if "://" in data else str(caller / Path(data).expanduser())
     corpus = replace(config.corpus, source=source, id=config.corpus.id or source_name(source))
     return replace(config, corpus=corpus)
-
-
-def recipes_dir() -> Path:
-    """Return the directory of the recipes: of the checkout, or the copy that the wheel carries."""
-    carried = PROJECT / "lmu_asr" / "egs"
-    return carried if carried.is_dir() else PROJECT / "egs"
 
 
 def _check(config: Config, args: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """Transcription of audio files with a trained model: a line a file, name, tab, text.
 
-Runs by hand after stage 4: python -m lmu_asr.stages.transcribe --config exp/mini/default/config.yaml
+Runs by hand after stage 4: lmu-asr transcribe --config exp/mini/default/config.yaml
 FILE.wav [FILE...]. Any format that libsndfile or FFmpeg reads, video too, any sample rate, any number
 of channels. In names, control characters, bytes that are not UTF-8 and % are written as %XX, in the
 CTM blanks too. A silent file has a line without text; one that cannot be read is named on standard
@@ -26,12 +26,12 @@ from lmu_asr.stages.common import ArgumentParser, add_common_arguments, make_con
 if TYPE_CHECKING:
     from lmu_asr.decoding.transcribe import Transcriber, Transcript
 
+PROG = "python -m lmu_asr.stages.transcribe"
 
-def make_parser() -> ArgumentParser:
+
+def make_parser(prog: str = PROG) -> ArgumentParser:
     """Command line of the transcription."""
-    parser = ArgumentParser(
-        prog="python -m lmu_asr.stages.transcribe", description=__doc__, allow_abbrev=False
-    )
+    parser = ArgumentParser(prog=prog, description=__doc__, allow_abbrev=False)
     add_common_arguments(parser)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="audio file")
     parser.add_argument("--method", default="", help="search (the last of decode.methods)")
@@ -42,10 +42,10 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Transcribe the files; returns the exit status, 1 where any of them could not be."""
     setup_logging()
-    args = make_parser().parse_args(argv)
+    args = make_parser(prog).parse_args(argv)
     try:
         config = _with_streaming(load_config(args.config, args.set), args.streaming)
         context = make_context(config, args)
