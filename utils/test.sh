@@ -1,16 +1,32 @@
 #!/usr/bin/env bash
-# Passes the tests: ./utils/test.sh [--k2] [--extras] [--fast]
+# Passes the tests: ./utils/test.sh [--k2] [--extras] [--fast] [--random] [--seed N] [-- pytest's own]
 #   --k2     the tests that need k2, in the environment that has it; none or skipped is a failure
 #   --extras the tests that need ./utils/setup.sh --with-extras; none or skipped is a failure
 #   --fast   without the end-to-end and fault tests
+#   --random in random order, of modules and within them; the seed is printed
+#   --seed   in the order of this seed
+#   what follows -- goes to pytest: files, -k EXPRESSION, -x
 set -euo pipefail
 cd "$(dirname "$0")/.."
-k2=false extras=false fast=false
+k2=false extras=false fast=false random=false seed=""
 sets=()
-usage() { sed -n '2,5s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,8s/^# \{0,1\}//p' "$0"; }
 # shellcheck source=utils/parse_options.sh
 . utils/parse_options.sh
-parse_options "k2 extras fast" "$@"
+own=()
+while (($#)) && [[ $1 != -- ]]; do
+  own+=("$1")
+  shift
+done
+(($# == 0)) || shift
+parse_options "k2 extras fast random seed" "${own[@]}"
+[[ $seed =~ ^[0-9]*$ ]] || die "--seed $seed: want a number"
+[[ $random == true && -z $seed ]] && seed=$((RANDOM * 32768 + RANDOM))
+tests=(python -m pytest -q "$@")
+if [[ -n $seed ]]; then
+  echo "random order; the same again: ./utils/test.sh --seed $seed"
+  tests+=(--random-order --random-order-seed="$seed")
+fi
 # shellcheck source=path.sh
 . ./path.sh
 
@@ -18,8 +34,8 @@ marked() { # the tests of one mark, in an environment that has what they need
   local python=$1 mark=$2
   report=$(mktemp)
   trap 'rm -f "$report"' EXIT
-  $python -m pytest -q -m "$mark" --junitxml="$report" tests
-  $python - "$report" "$mark" <<'COUNT'
+  "$python" "${tests[@]:1}" -m "$mark" --junitxml="$report"
+  "$python" - "$report" "$mark" <<'COUNT'
 import sys
 from xml.etree import ElementTree
 suite = next(ElementTree.parse(sys.argv[1]).iter("testsuite"))
@@ -46,8 +62,9 @@ fi
 ruff check .
 ruff format --check .
 mypy
-mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
+mapfile -t scripts < <(git ls-files '*.sh' .ci/run 2>/dev/null ||
+  find . -path ./.ci/run -o -name '*.sh' -not -path './.*') # a copy without .git
 shellcheck -x "${scripts[@]}"
 marks="not k2 and not extras"
 [[ $fast == true ]] && marks="not k2 and not extras and not slow"
-python -m pytest -q -m "$marks" --durations=10 tests
+"${tests[@]}" -m "$marks" --durations=25

@@ -25,7 +25,7 @@ from tests.training.processes import (
 
 
 def start(exp_dir: Path) -> subprocess.Popen[str]:
-    options = ["toy.pause=0.5", "train.checkpoint_every=99", "train.epochs=50"]
+    options = ["toy.pause=0.5", "train.checkpoint_every=9999", "train.epochs=200"]
     process = launch(["--nproc", "2"], ["tests.training.toy", str(exp_dir), *options])
     wait_for_metrics(exp_dir)
     return process

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,11 @@ from tests.training.processes import (
     wait_for_metrics,
 )
 from tests.training.tiny_data import BINS, make_data, tiny_config
-from tests.training.toy import free_port, run
+from tests.training.toy import Gate, free_port, run
 
 TOY = "tests.training.toy"
 TINY = "tests.training.tiny_run"
-SLOW = "toy.pause=0.3"  # leaves seconds to kill it in
+HOLD = "toy.hold=5"  # it waits there until it has been killed
 pytestmark = pytest.mark.slow
 
 
@@ -85,11 +86,13 @@ def test_two_processes_have_the_losses_of_one(
         assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-4)
 
 
-def nodes(exp_dir: Path, *options: str, port: int) -> list[subprocess.Popen[str]]:
+def nodes(
+    exp_dir: Path, *options: str, port: int, toy: Sequence[str] = (HOLD,)
+) -> list[subprocess.Popen[str]]:
     """Two agents of torchrun, as two machines would start them, one process each."""
     shared = ["--launcher", "torchrun", "--num-nodes", "2", "--master-port", str(port), *options]
     ranks = ["--node-rank", "0"], ["--node-rank", "1"]
-    return [launch([*shared, *rank], [TOY, str(exp_dir), SLOW]) for rank in ranks]
+    return [launch([*shared, *rank], [TOY, str(exp_dir), *toy]) for rank in ranks]
 
 
 def worker_of(process: subprocess.Popen[str]) -> int:
@@ -112,6 +115,7 @@ def test_two_nodes_stop_when_a_process_dies_and_the_same_command_goes_on(
     agents = nodes(tmp_path / "killed", port=free_port())
     wait_for_checkpoint(tmp_path / "killed")
     os.kill(worker_of(agents[1]), signal.SIGKILL)
+    Gate(tmp_path / "killed").open()
     ended = [finish(agent) for agent in agents]
     assert [status for status, _ in ended] == [1, 1]
     assert "another process of the run has gone" in ended[0][1]
@@ -124,6 +128,7 @@ def test_two_nodes_start_a_dead_process_again(tmp_path: Path, undisturbed: dict[
     agents = nodes(tmp_path / "killed", "--max-restarts", "1", port=free_port())
     wait_for_checkpoint(tmp_path / "killed")
     os.kill(worker_of(agents[0]), signal.SIGKILL)
+    Gate(tmp_path / "killed").open()
     ended = [finish(agent) for agent in agents]
     assert [status for status, _ in ended] == [0, 0]
     assert "going on from" in ended[0][1]
@@ -132,7 +137,7 @@ def test_two_nodes_start_a_dead_process_again(tmp_path: Path, undisturbed: dict[
 
 @NO_TORCHRUN
 def test_a_signal_to_one_node_stops_both(tmp_path: Path) -> None:
-    agents = nodes(tmp_path, port=free_port())
+    agents = nodes(tmp_path, port=free_port(), toy=["toy.pause=0.3", "train.epochs=200"])
     wait_for_metrics(tmp_path)
     agents[1].send_signal(signal.SIGTERM)
     assert [finish(agent)[0] for agent in agents] == [0, 0]
@@ -143,9 +148,10 @@ def test_a_signal_to_one_node_stops_both(tmp_path: Path) -> None:
 def test_ray_starts_a_killed_process_again(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     options = ["--launcher", "ray", "--nproc", "2", "--max-restarts", "1"]
     options += ["--storage", str(tmp_path / "ray")]
-    process = launch(options, [TOY, str(tmp_path / "killed"), SLOW])
+    process = launch(options, [TOY, str(tmp_path / "killed"), HOLD])
     wait_for_checkpoint(tmp_path / "killed")
     os.kill(worker_of(process), signal.SIGKILL)
+    Gate(tmp_path / "killed").open()
     status, output = finish(process)
     assert status == 0
     assert "going on from" in output
@@ -156,7 +162,7 @@ def test_ray_starts_a_killed_process_again(tmp_path: Path, undisturbed: dict[str
 def test_a_signal_to_ray_saves_and_leaves_with_success(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     options = ["--launcher", "ray", "--nproc", "1", "--storage", str(tmp_path / "ray")]
-    module = [TOY, str(tmp_path / "exp"), "toy.pause=0.5", "train.epochs=50"]
+    module = [TOY, str(tmp_path / "exp"), "toy.pause=0.5", "train.epochs=200"]
     process = launch(options, module, {"LMU_ASR_STOPPED_FILE": str(mark)})
     wait_for_metrics(tmp_path / "exp")
     process.send_signal(signal.SIGUSR1)

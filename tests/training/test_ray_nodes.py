@@ -12,7 +12,7 @@ import pytest
 
 from tests.training.outcome import differences, outcome
 from tests.training.processes import command_of, descendants, finish, launch, wait_for_checkpoint
-from tests.training.toy import run
+from tests.training.toy import Gate, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.extras]
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
@@ -40,12 +40,13 @@ def test_two_nodes_go_on_exactly_when_one_loses_its_process(tmp_path: Path, clus
     run(tmp_path / "calm", size=2)
     options = ["--launcher", "ray", "--nproc", "1", "--num-nodes", "2", "--max-restarts", "1"]
     options += ["--storage", str(tmp_path / "ray")]
-    module = ["tests.training.toy", str(tmp_path / "killed"), "toy.pause=0.3"]
+    module = ["tests.training.toy", str(tmp_path / "killed"), "toy.hold=5"]
     process = launch(options, module, {"RAY_ADDRESS": cluster.address})
     wait_for_checkpoint(tmp_path / "killed")
     workers = [workers_of(node) for node in (cluster.head_node, *cluster.worker_nodes)]
     assert [len(found) for found in workers] == [1, 1]
     os.kill(workers[1][0], signal.SIGKILL)
+    Gate(tmp_path / "killed").open()
     status, output = finish(process)
     assert status == 0
     assert "going on from" in output

@@ -14,9 +14,10 @@ from lmu_asr.training.metrics import read_metrics
 from lmu_asr.training.run import run_training
 from lmu_asr.training.source import LoaderSource
 from tests.data.shards import write_shar
+from tests.training import tiny_run
 from tests.training.outcome import differences, outcome
-from tests.training.processes import NO_TORCHRUN, finish, launch
 from tests.training.tiny_data import make_data, tiny_config
+from tests.training.toy import run
 
 OPTIONS = ["train.shar_window=12", "train.average=2", "train.checkpoint_every=1000"]
 
@@ -74,15 +75,12 @@ def test_stopped_at_any_batch(
     assert differences(outcome(tmp_path), undisturbed) == []
 
 
-@NO_TORCHRUN
 @pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(tmp_path: Path, prepared: Path) -> None:
     options = [f"train.shar={prepared}/shar", *OPTIONS, "model.dropout=0"]
     (prepared / "data/train_shar.index").unlink(missing_ok=True)
-    for size in ("1", "2"):
-        module = ["tests.training.tiny_run", str(prepared), str(tmp_path / size), *options]
-        status, _ = finish(launch(["--nproc", size], module))
-        assert status == 0
+    for size in (1, 2):
+        run(prepared, str(tmp_path / str(size)), *options, size=size, entry=tiny_run.main)
     one, two = (read_metrics(tmp_path / size / "metrics.jsonl") for size in ("1", "2"))
     assert [(r["step"], r["kind"]) for r in one] == [(r["step"], r["kind"]) for r in two]
     assert [r["loss"] for r in two] == pytest.approx([r["loss"] for r in one], rel=1e-4)

@@ -17,8 +17,9 @@ from lmu_asr.training.metrics import read_metrics
 from lmu_asr.training.sharded import blocks, shard
 from lmu_asr.training.shards import optimizer_parts, parts, whole
 from lmu_asr.training.strategy import is_for_several
+from tests.training import tiny_run
 from tests.training.outcome import differences, outcome
-from tests.training.processes import NO_TORCHRUN, finish, launch, wait_for_checkpoint
+from tests.training.processes import wait_for_checkpoint
 from tests.training.tiny_data import make_data
 from tests.training.toy import Gate, ToyModel, ended, run, spawn, toy_config
 
@@ -102,14 +103,12 @@ def test_a_run_goes_on_with_another_strategy(tmp_path: Path, size: int) -> None:
 
 
 @NEEDS_FSDP
-@NO_TORCHRUN
 def test_the_real_model_in_shards(tmp_path: Path) -> None:
     make_data(tmp_path)
     options = ["model.dropout=0", "model.num_layers=2", "train.ema=0.9"]
     for name in ("ddp", "fsdp"):
-        module = ["tests.training.tiny_run", str(tmp_path), str(tmp_path / name)]
-        started = launch(["--nproc", "2"], [*module, *options, f"train.strategy={name}"])
-        assert finish(started)[0] == 0
+        arguments = (str(tmp_path / name), *options, f"train.strategy={name}")
+        run(tmp_path, *arguments, size=2, entry=tiny_run.main)
     ours, theirs = curve(tmp_path / "ddp"), curve(tmp_path / "fsdp")
     assert [row[2] for row in theirs] == pytest.approx([row[2] for row in ours], rel=1e-4)
     assert_close(*(load_checkpoint(tmp_path / n / "last.pt").tensors for n in ("ddp", "fsdp")))

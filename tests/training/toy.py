@@ -268,10 +268,23 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def spawn(exp_dir: Path, options: Sequence[str], size: int = 1) -> list[BaseProcess]:
-    """Start the processes of a run; forked from a server that has imported torch once."""
+def spawn(
+    exp_dir: Path,
+    options: Sequence[str],
+    size: int = 1,
+    entry: Callable[[list[str]], int | None] = main,
+) -> list[BaseProcess]:
+    """Start the processes of a run; forked from a server that has imported torch once.
+
+    Args:
+        exp_dir: where it trains.
+        options: of the run.
+        size: processes.
+        entry: what each of them runs, given the directory and the options.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "torch._dynamo"])  # optimisers import it
+    # optimisers import dynamo, and the real model on the tiny data is run too
+    context.set_forkserver_preload([__name__, "torch._dynamo", "tests.training.tiny_run"])
     port = free_port()
     processes = []
     for rank in range(size):
@@ -284,15 +297,20 @@ def spawn(exp_dir: Path, options: Sequence[str], size: int = 1) -> list[BaseProc
             "MASTER_PORT": port,
         }
         values = {name: str(value) for name, value in env.items()}
-        processes.append(context.Process(target=_run, args=(values, [str(exp_dir), *options])))
+        arguments = (entry, values, [str(exp_dir), *options])
+        processes.append(context.Process(target=_run, args=arguments))
         processes[-1].start()
     return list(processes)
 
 
-def run(exp_dir: Path, *options: str, size: int = 1) -> None:
+def run(
+    exp_dir: Path,
+    *options: str,
+    size: int = 1,
+    entry: Callable[[list[str]], int | None] = main,
+) -> None:
     """Train to the end in processes of their own; raises if one fails."""
-    processes = spawn(exp_dir, options, size)
-    codes = ended(processes)
+    codes = ended(spawn(exp_dir, options, size, entry))
     if any(codes):
         raise RuntimeError(f"exit statuses {codes}")
 
@@ -319,9 +337,9 @@ def free_port() -> int:
     raise RuntimeError("no free port in a hundred draws")
 
 
-def _run(env: dict[str, str], argv: list[str]) -> None:
+def _run(entry: Callable[[list[str]], int | None], env: dict[str, str], argv: list[str]) -> None:
     os.environ.update(env)
-    sys.exit(main(argv))
+    sys.exit(entry(argv))
 
 
 if __name__ == "__main__":
