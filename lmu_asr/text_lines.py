@@ -14,10 +14,6 @@ from lmu_asr.errors import DataError, LmuAsrError
 
 LONGEST_LINE = 1 << 20  # bytes: a file without line feeds must not fill the memory
 _GZIP = b"\x1f\x8b"
-_OTHER_ENCODINGS = {
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
 
 
 def text_lines(
@@ -42,7 +38,15 @@ def text_lines(
         with _opened(Path(path)) as stream:
             while raw := stream.readline(longest + 1):
                 number += 1
-                yield number, _decoded(raw, path, number, error, longest)
+                if number == 1 or len(raw) > longest or b"\0" in raw:
+                    raw = _checked(raw, f"{path}:{number}", number == 1, error, longest)
+                yield number, raw.removesuffix(b"\n").removesuffix(b"\r").decode()
+    except UnicodeDecodeError as fault:
+        byte = fault.object[fault.start]
+        raise error(
+            f"{path}:{number}: byte {byte:#04x} is not UTF-8: "
+            "convert the file, for example with iconv"
+        ) from fault
     except (EOFError, zlib.error, gzip.BadGzipFile) as fault:
         raise error(
             f"{path}:{number + 1}: the compressed file is cut short or damaged: {fault}"
@@ -74,26 +78,12 @@ def _opened(path: Path) -> IO[bytes] | gzip.GzipFile:
     return gzip.open(path, "rb") if packed else open(path, "rb")
 
 
-def _decoded(
-    raw: bytes, path: str | Path, number: int, error: type[LmuAsrError], longest: int
-) -> str:
+def _checked(raw: bytes, where: str, first: bool, error: type[LmuAsrError], longest: int) -> bytes:
+    """Return a line without a byte-order mark, or refuse what is no line of UTF-8 text."""
     if len(raw) > longest:
-        raise error(
-            f"{path}:{number}: a line of more than {longest} bytes: is this the right file?"
-        )
-    if number == 1:
-        for mark, name in _OTHER_ENCODINGS.items():
-            if raw.startswith(mark):
-                raise error(f"{path}:1: {name}, not UTF-8: convert it, for example with iconv")
-        raw = raw.removeprefix(codecs.BOM_UTF8)
-    line = raw[:-1] if raw.endswith(b"\n") else raw
-    line = line[:-1] if line.endswith(b"\r") else line
-    if b"\0" in line:
-        raise error(f"{path}:{number}: a NUL byte: this is no text file")
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as fault:
-        raise error(
-            f"{path}:{number}: byte {line[fault.start]:#04x} is not UTF-8: "
-            "convert the file, for example with iconv"
-        ) from fault
+        raise error(f"{where}: a line of more than {longest} bytes: is this the right file?")
+    if first and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise error(f"{where}: UTF-16, not UTF-8: convert the file, for example with iconv")
+    if b"\0" in raw:
+        raise error(f"{where}: a NUL byte: this is no text file")
+    return raw.removeprefix(codecs.BOM_UTF8) if first else raw

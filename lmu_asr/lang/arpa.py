@@ -21,7 +21,6 @@ from lmu_asr.text_lines import text_lines
 log = logging.getLogger(__name__)
 
 _COUNT = re.compile(r"ngram\s+([0-9]{1,3})\s*=\s*([0-9]{1,15})$")
-_BLANKS = re.compile(r"[ \t]+")
 _BLOCK = 50000
 # what other tools call the symbols that every model has
 _OTHER_NAMES = {
@@ -162,9 +161,10 @@ class _Reader:
 
     def _entry(self, line: str, order: int, last: bool) -> tuple[float, list[str], float]:
         """Return log10 probability, words and log10 back-off of one line."""
-        fields = line.split()
-        if len(fields) > order + 1 + (not last):  # a word may hold a no-break space
-            fields = _BLANKS.split(line)
+        if line.isascii():
+            fields = line.split()
+        else:  # a word may hold a no-break space, at which str.split would cut it
+            fields = [field for field in line.replace("\t", " ").split(" ") if field]
         if len(fields) != order + 1 and (last or len(fields) != order + 2):
             raise self.fail(
                 f"{len(fields)} fields, want log10 probability, {order} words"
