@@ -2,27 +2,34 @@
 
 A variant is one YAML file with a ``base:`` list of files that it builds on. Unknown keys, wrong
 types and values out of range raise :class:`ConfigError` naming the file, the key and the closest
-known one. The resolved configuration is written beside everything it made.
+known one. The resolved configuration is written beside everything it made. A value is text or a
+number and nothing else: ``${...}`` is never looked up, neither in a file nor in ``--set``.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lmu_asr.config import Config, Option, options
 from lmu_asr.errors import ConfigError
 from lmu_asr.files import atomic_write_text
+from lmu_asr.yaml_files import parse_yaml, read_yaml
 
+MOST_BASES = 50  # files that one variant builds on, counted each time they are named
+# A private character keeps OmegaConf from reading more than text: it would look up what stands in
+# "${...}", in the environment too, and take "???" for no value at all.
+_SPECIAL = {"${": "\uf8ff{", "???": "\uf8ff?"}
 SYNONYMS = {
     "batch_size": "train.max_duration",
     "d_model": "model.dim",
@@ -47,13 +54,13 @@ def load_config(
     """
     merged = _structured()
     for file in [path, *on_top] if path else on_top:
-        for source, values in _sources(Path(cast(str, file)), ()):
+        for number, (source, values) in enumerate(_sources(Path(cast(str, file)), ())):
+            if number > MOST_BASES:
+                raise ConfigError(f"{file}: builds on more than {MOST_BASES} files")
             merged = _merge(merged, values, str(source))
     for override in overrides:
         merged = _merge(merged, _parse_override(override), f"--set {override}")
-    config = cast(Config, OmegaConf.to_object(merged))
-    _check_limits(config, str(path) if path else "--set", override_keys(overrides))
-    return config
+    return _checked(merged, str(path) if path else "--set", override_keys(overrides))
 
 
 def override_keys(overrides: Sequence[str]) -> set[str]:
@@ -64,11 +71,7 @@ def override_keys(overrides: Sequence[str]) -> set[str]:
 def config_from_dict(values: dict[str, Any], source: str) -> Config:
     """Build a configuration from nested dictionaries; ``source`` names them in errors."""
     _check_keys(values, source)
-    config = cast(
-        Config, OmegaConf.to_object(_merge(_structured(), OmegaConf.create(values), source))
-    )
-    _check_limits(config, source)
-    return config
+    return _checked(_merge(_structured(), values, source), source)
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
@@ -83,7 +86,9 @@ def save_config(config: Config, path: str | Path) -> None:
     )
 
 
+@functools.cache
 def _structured() -> DictConfig:
+    """The defaults; merging copies them, and making them takes longer."""
     config = cast(DictConfig, OmegaConf.structured(Config))
     _writable(config)
     return config
@@ -97,59 +102,111 @@ def _writable(node: Any) -> None:
             _writable(child)
 
 
-def _sources(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, DictConfig]]:
+def _sources(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield the bases of ``path`` first, then its own values."""
     if path in seen:
         raise ConfigError(f"{path}: base files form a circle: {' -> '.join(map(str, seen))}")
-    values = _read_yaml(path)
-    bases = values.pop("base", None) or []
-    for base in [bases] if isinstance(bases, str) else list(bases):
+    values = _read_values(path)
+    for base in _bases(values.pop("base", None), path):
         yield from _sources((path.parent / base).resolve(), (*seen, path))
-    _check_keys(cast("dict[str, Any]", OmegaConf.to_container(values)), str(path))
+    _check_keys(values, str(path))
     yield path, values
 
 
-def _read_yaml(path: Path) -> DictConfig:
-    if not path.is_file():
+def _bases(value: Any, path: Path) -> list[str]:
+    bases = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(bases, list) or not all(isinstance(b, str) and b for b in bases):
+        raise ConfigError(f"{path}: base={value!r}: want a list of files, such as [default.yaml]")
+    for base in bases:
+        if "\0" in base or len(base) > 1000:
+            raise ConfigError(f"{path}: base={base[:50]!r}: no name of a file")
+    return bases
+
+
+def _read_values(path: Path) -> dict[str, Any]:
+    try:
+        found = path.is_file()
+    except OSError as error:  # a name that is too long
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    if not found:
         near = difflib.get_close_matches(path.stem, [p.stem for p in path.parent.glob("*.yaml")])
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"{path}: no such configuration{hint}")
-    try:
-        values = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
-    if isinstance(values, ListConfig) or not isinstance(values, DictConfig):
+    values = read_yaml(path, ConfigError)
+    if not isinstance(values, dict) and values is not None:
         raise ConfigError(f"{path}: want a mapping of keys to values")
-    return values
+    return values or {}
 
 
-def _parse_override(override: str) -> DictConfig:
+def _parse_override(override: str) -> dict[str, Any]:
+    """Return nested dictionaries of one ``key=value``; the value is YAML, but text as it stands."""
     key, sep, text = override.partition("=")
     if not sep or not key:
         raise ConfigError(f"--set {override}: want key=value")
     _check_keys({key: None}, "--set")
     quoted = text[:1] in ("'", '"') or text in ("null", "~")
-    try:
-        if quoted or next(o.type for o in options() if o.key == key) != "str":
-            return OmegaConf.from_dotlist([override])
-        values = OmegaConf.create()
-        OmegaConf.update(values, key, text)  # as it stands: 2024_01 is a name, no number
-        return values
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"--set {override}: {str(error).splitlines()[0]}") from error
+    value: Any = text  # as it stands: 2024_01 is a name, no number
+    if quoted or next(o.type for o in _options() if o.key == key) != "str":
+        value = parse_yaml(text, f"--set {override}", ConfigError)
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return cast("dict[str, Any]", value)
 
 
-def _merge(base: DictConfig, values: DictConfig, source: str) -> DictConfig:
+def _merge(base: DictConfig, values: dict[str, Any], source: str) -> DictConfig:
     try:
-        return cast(DictConfig, OmegaConf.merge(base, values))
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or ""
-        first = str(error).splitlines()[0]
-        raise ConfigError(f"{source}: {key}: {first}") from error
+        return cast(DictConfig, OmegaConf.merge(base, OmegaConf.create(_hidden(values))))
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
+        raise _named(error, source) from error
+
+
+def _checked(merged: DictConfig, source: str, overridden: Collection[str] = ()) -> Config:
+    """Return the configuration once every value is within its limits."""
+    try:
+        config = cast(Config, _shown(OmegaConf.to_object(merged)))
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
+        raise _named(error, source) from error
+    _check_limits(config, source, overridden)
+    return config
+
+
+def _named(error: Exception, source: str) -> ConfigError:
+    key = getattr(error, "full_key", None) or ""
+    first = (str(error).splitlines() or [repr(error)])[0]
+    return ConfigError(_shown(f"{source}: {key}: {first}"))
+
+
+def _hidden(value: Any) -> Any:
+    """Hide from OmegaConf what is more than text to it."""
+    if isinstance(value, dict):
+        return {key: _hidden(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_hidden(item) for item in value]
+    if isinstance(value, str):
+        for plain, hidden in _SPECIAL.items():
+            value = value.replace(plain, hidden)
+    return value
+
+
+def _shown(value: Any) -> Any:
+    """Undo :func:`_hidden`, in dataclasses too."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value)(**{f.name: _shown(getattr(value, f.name)) for f in fields(value)})
+    if isinstance(value, list):
+        return [_shown(item) for item in value]
+    if isinstance(value, str):
+        for plain, hidden in _SPECIAL.items():
+            value = value.replace(hidden, plain)
+    return value
+
+
+@functools.cache
+def _options() -> tuple[Option, ...]:
+    return tuple(options())
 
 
 def _check_keys(values: dict[str, Any], source: str, prefix: str = "") -> None:
-    known = [option.key for option in options()]
+    known = [option.key for option in _options()]
     sections = {key.split(".")[0] for key in known if "." in key}
     for key, value in values.items():
         full = f"{prefix}{key}"
@@ -171,7 +228,7 @@ def _closest(key: str, known: Sequence[str]) -> str | None:
 
 
 def _check_limits(config: Config, source: str, overridden: Collection[str] = ()) -> None:
-    for option in options():
+    for option in _options():
         node = option_value(config, option.key)
         for value in node if isinstance(node, list) else [node]:
             _check_value(option, value, "--set" if option.key in overridden else source)

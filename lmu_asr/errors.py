@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
+import errno
+
+LONGEST_LINE, MOST_LINES = 1000, 200  # of a message: it may quote a file of one huge line
+
 
 class LmuAsrError(Exception):
-    """Base of all errors of the package: the message says what, where, both values, and what to do."""
+    """Base of all errors of the package: the message says what, where, both values, and what to do.
+
+    What a message quotes of a file is shortened, and its control characters are shown as escapes,
+    so that a hostile file cannot write to the terminal.
+    """
+
+    def __str__(self) -> str:
+        lines = super().__str__().split("\n")
+        shown = [_shown(line) for line in lines[:MOST_LINES]]
+        more = len(lines) - len(shown)
+        return "\n".join([*shown, f"... and {more} more lines"] if more else shown)
+
+
+def _shown(line: str) -> str:
+    if len(line) > LONGEST_LINE:
+        half = LONGEST_LINE // 2
+        line = f"{line[:half]} [{len(line) - 2 * half} characters] {line[-half:]}"
+    if line.isprintable():
+        return line
+    return "".join(c if c == "\t" or ord(c) >= 0xA0 else _escaped(c) for c in line)
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else ascii(character)[1:-1]
 
 
 class ConfigError(LmuAsrError):
@@ -39,5 +66,32 @@ class StageError(LmuAsrError):
     """A stage that was asked for before its input exists, or whose output cannot be written."""
 
 
+class DocumentError(LmuAsrError, ValueError):
+    """A JSON or YAML document that is cut, damaged, too large, too deep, or of another shape."""
+
+
 class RemoteError(LmuAsrError):
     """A bucket that cannot be read or written."""
+
+
+def advice(error: OSError) -> str:
+    """Return what to do about a file that cannot be written or read; empty where nothing is known."""
+    return _ADVICE.get(error.errno or 0, "")
+
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "the disk quota is used up: free some space",
+    errno.EFBIG: "the limit on the size of a file is reached: raise it (ulimit -f)",
+    errno.EACCES: "no permission: choose another --data-dir or --exp-dir",
+    errno.EPERM: "no permission: choose another --data-dir or --exp-dir",
+    errno.EROFS: "read-only file system: choose another --data-dir or --exp-dir",
+    errno.ENOTDIR: "a file stands where a directory should: choose another --data-dir or --exp-dir",
+    errno.EEXIST: "a file stands where a directory should: choose another --data-dir or --exp-dir",
+    errno.EISDIR: "a directory stands where a file should: choose another --data-dir or --exp-dir",
+    errno.ENAMETOOLONG: "the name is too long for the file system",
+    errno.EMFILE: "too many open files: raise the limit (ulimit -n)",
+    errno.ENFILE: "too many open files on this machine",
+    errno.EIO: "the disk or the network disk fails: check it",
+    errno.ESTALE: "the network disk has lost the file: check it",
+}

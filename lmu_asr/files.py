@@ -13,6 +13,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from lmu_asr.errors import DocumentError
+
+LARGEST_JSON = 1 << 30  # bytes of one document: our own are smaller, of the largest corpora too
+DEEPEST_JSON = 60  # lists and objects in each other
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
@@ -64,8 +69,50 @@ def write_json(path: str | Path, obj: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read one JSON document."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read one JSON document.
+
+    Raises:
+        DocumentError: not UTF-8, not JSON, too large, or too deep.
+        OSError: the file cannot be read.
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    if size > LARGEST_JSON:
+        raise DocumentError(f"{path}: {size} bytes, {LARGEST_JSON} are the most of a JSON document")
+    return parse_json(path.read_bytes(), str(path))
+
+
+def parse_json(data: str | bytes, where: str) -> Any:
+    """Return the value of a JSON text; ``where`` names it in errors.
+
+    Raises:
+        DocumentError: not UTF-8, not JSON, or too deep.
+    """
+    try:
+        text = data if isinstance(data, str) else data.decode("utf-8")
+        value = json.loads(text)
+    except RecursionError:
+        raise DocumentError(f"{where}: JSON with more than {DEEPEST_JSON} levels") from None
+    except ValueError as error:  # no UTF-8, no JSON, a number of thousands of digits
+        raise DocumentError(f"{where}: not valid JSON: {error}") from error
+    if text.count("[") + text.count("{") > DEEPEST_JSON:
+        _check_depth(value, where)
+    return value
+
+
+def _check_depth(value: Any, where: str) -> None:
+    level = [value]
+    for _ in range(DEEPEST_JSON + 1):
+        level = [
+            item
+            for node in level
+            if isinstance(node, (dict, list))
+            for item in (node.values() if isinstance(node, dict) else node)
+            if isinstance(item, (dict, list))
+        ]
+        if not level:
+            return
+    raise DocumentError(f"{where}: JSON with more than {DEEPEST_JSON} levels")
 
 
 def write_jsonl(path: str | Path, items: Iterable[dict[str, Any]]) -> int:

@@ -1,27 +1,28 @@
-"""Downloads that resume, verify and explain; and archives unpacked whole or not at all."""
+"""Downloads that resume, verify and explain."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import json
 import logging
 import os
 import shutil
-import tarfile
+import socket
+import ssl
 import time
 import urllib.error
 import urllib.request
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 from lmu_asr.config import CorpusConfig
+from lmu_asr.corpora.archives import unpack
 from lmu_asr.corpora.text import normalize_english
-from lmu_asr.errors import DataError
+from lmu_asr.errors import DataError, DocumentError
 from lmu_asr.files import atomic_write_text, read_json, write_json
 from lmu_asr.progress import progress
 
@@ -36,6 +37,10 @@ REFUSALS = {
     410: "the server does not have it any more",
 }
 BUSY = (408, 425, 429, 500, 502, 503, 504)
+NO_NETWORK_ATTEMPTS = 2  # where no server has been reached yet: waiting does not help
+NO_NETWORK = (errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL)
+
+__all__ = ["Archive", "Downloaded", "check_digest", "download", "fetch_and_unpack", "unpack"]
 
 
 class Downloaded:
@@ -100,7 +105,7 @@ def fetch_and_unpack(
     """
     for archive in archives:
         mark = target / ".unpacked" / f"{archive.name}.json"
-        if mark.is_file() and read_json(mark) == {"digest": archive.digest}:
+        if _content(mark) == {"digest": archive.digest}:
             logging.info("%s: there already", archive.name)
             continue
         own = Path(download_dir) / archive.name if download_dir else None
@@ -150,15 +155,16 @@ def download(urls: Sequence[str], path: Path, digest: str = "") -> None:
 def _download_from(url: str, path: Path, digest: str) -> None:
     """Fetch from one address, with patience. Raises RefusedError when it is of no use."""
     part = path.with_name(f"{path.name}.part")
-    failures, restarts = 0, 0
+    failures, restarts, reached = 0, 0, False
     while True:
         before = part.stat().st_size if part.exists() else 0
         try:
             _append(url, part)
-        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
             gained = (part.stat().st_size if part.exists() else 0) > before
+            reached = reached or gained or isinstance(error, urllib.error.HTTPError)
             failures = 0 if gained else failures + 1
-            _wait(url, error, failures)
+            _wait(url, error, failures, reached)
             continue
         if not digest or (found := file_digest(part, digest)) == digest:
             os.replace(part, path)
@@ -174,10 +180,10 @@ def _download_from(url: str, path: Path, digest: str) -> None:
 def _append(url: str, part: Path) -> None:
     """Ask for what is missing of ``part`` and append it; return when the file is complete."""
     have = part.stat().st_size if part.exists() else 0
-    state = read_json(_state_path(part)) if have and _state_path(part).is_file() else {}
-    if have and state.get("url") == url and state["total"] == have:
+    state = _content(_state_path(part)) if have else {}
+    if have and state.get("url") == url and state.get("total") == have:
         return
-    if state.get("url") != url or not state["version"]:
+    if state.get("url") != url or not isinstance(state.get("version"), str) or not state["version"]:
         _forget(part)
         have = 0
     headers = {"User-Agent": "lmu-asr"}
@@ -218,8 +224,8 @@ def _blocks(response: Any) -> Iterator[bytes]:
 
 
 def _total(response: Any, have: int) -> int | None:
-    length = response.headers.get("Content-Length")
-    return None if length is None else have + int(length)
+    length = (response.headers.get("Content-Length") or "").strip()
+    return have + int(length) if length.isascii() and length.isdecimal() else None
 
 
 def _check_space(part: Path, needed: int) -> None:
@@ -228,6 +234,15 @@ def _check_space(part: Path, needed: int) -> None:
         raise DataError(
             f"{part.parent}: {needed / 2**30:.1f} GiB wanted, {free / 2**30:.1f} GiB free"
         )
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """Content of one of our own small files; empty where it is missing or damaged."""
+    try:
+        values = read_json(path)
+    except (OSError, DocumentError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def _state_path(part: Path) -> Path:
@@ -239,25 +254,59 @@ def _forget(part: Path) -> None:
     _state_path(part).unlink(missing_ok=True)
 
 
-def _wait(url: str, error: Exception, failures: int) -> None:
-    """Wait before the next try; raise RefusedError when there is no sense in one."""
+def _wait(url: str, error: Exception, failures: int, reached: bool) -> None:
+    """Wait before the next try, and say how long; raise RefusedError when there is no sense in one.
+
+    Args:
+        url: the address.
+        error: what the last try ended in.
+        failures: tries in a row that gained no byte.
+        reached: whether the server has answered before.
+    """
     reason, asked = str(error) or repr(error), None
     if isinstance(error, urllib.error.HTTPError):
         if error.code not in BUSY and error.code != 416:
             refusal = REFUSALS.get(error.code, error.reason)
             raise RefusedError(f"status {error.code}: {refusal}") from error
         asked = error.headers.get("Retry-After")
+    elif _is_final(error, reached):
+        raise RefusedError(reason) from error
     elif isinstance(error, OSError) and not isinstance(
         error, (urllib.error.URLError, ConnectionError, TimeoutError)
     ):
         raise error  # the disk, not the network
-    if failures >= ATTEMPTS:
+    attempts = NO_NETWORK_ATTEMPTS if _is_no_network(error) and not reached else ATTEMPTS
+    if failures >= attempts:
         raise RefusedError(f"{failures} tries without a byte, the last: {reason}") from error
-    seconds = min(FIRST_WAIT * 2.0 ** max(0, failures - 1), LONGEST_WAIT)
-    if asked is not None and asked.strip().isdigit():
-        seconds = min(max(float(asked), 0.0), LONGEST_WAIT)
-    logging.warning("%s: %s; again in %.1f s", url, reason, seconds)
-    time.sleep(seconds)
+    waits = [
+        min(FIRST_WAIT * 2.0**n, LONGEST_WAIT) for n in range(max(0, failures - 1), attempts - 1)
+    ]
+    if asked is not None and asked.strip().isdecimal():
+        waits[0] = min(float(asked), LONGEST_WAIT)
+    logging.warning(
+        "%s: %s; try %d of %d in %.0f s, given up after %.0f s more of waiting",
+        *(url, reason, failures + 1, attempts, waits[0], sum(waits)),
+    )
+    time.sleep(waits[0])
+
+
+def _is_final(error: Exception, reached: bool) -> bool:
+    """Whether another try cannot help: no such name, no address, a certificate that is wrong."""
+    cause = getattr(error, "reason", error)
+    if isinstance(cause, socket.gaierror):  # a name that was there comes back with the network
+        return cause.errno != socket.EAI_AGAIN and not reached
+    if isinstance(cause, (ssl.SSLCertVerificationError, http.client.InvalidURL)):
+        return True
+    # urllib has no handler for "foo:"; other text that is no address is a ValueError
+    return isinstance(error, ValueError) or "unknown url type" in str(cause)
+
+
+def _is_no_network(error: Exception) -> bool:
+    """Whether there seems to be no network here: no name can be asked for, no route leads out."""
+    cause = getattr(error, "reason", error)
+    if isinstance(cause, socket.gaierror):
+        return True
+    return isinstance(cause, OSError) and cause.errno in NO_NETWORK
 
 
 def file_digest(path: Path, like: str) -> str:
@@ -278,50 +327,3 @@ def check_digest(path: Path, digest: str) -> None:
     """
     if digest and (found := file_digest(path, digest)) != digest:
         raise DataError(f"{path}: its checksum is {found}, {digest} is wanted: not the whole file?")
-
-
-def unpack(path: Path, target: Path) -> None:
-    """Unpack a tar or zip archive; every file appears in ``target`` only when all are unpacked.
-
-    Raises:
-        DataError: the archive is damaged, or a member would lie outside ``target``.
-    """
-    staging = target / f".unpacking-{path.name}"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    try:
-        for name, stream in progress(_members(path), f"unpacking {path.name}", unit="file"):
-            place = staging / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with open(place, "wb") as out:
-                shutil.copyfileobj(stream, out, BLOCK)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, ValueError) as error:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise DataError(f"{path}: damaged archive ({error}); delete it and run again") from error
-    for file in sorted(p for p in staging.rglob("*") if p.is_file()):
-        place = target / file.relative_to(staging)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(file, place)
-    shutil.rmtree(staging)
-
-
-def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Yield names and contents of the plain files of an archive; links and devices are left out."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                if not info.is_dir():
-                    yield _safe(info.filename), archive.open(info)
-        return
-    with tarfile.open(path, "r|*") as tar:
-        for member in tar:
-            stream = tar.extractfile(member) if member.isfile() else None
-            if stream is not None:
-                yield _safe(member.name), stream
-
-
-def _safe(name: str) -> str:
-    parts = PurePosixPath(name).parts
-    if not parts or parts[0] == "/" or ".." in parts:
-        raise ValueError(f"member '{name}' lies outside")
-    return str(PurePosixPath(*parts))

@@ -16,6 +16,9 @@ from lmu_asr.corpora.grammar import DIGITS
 from lmu_asr.corpora.splits import group
 from lmu_asr.data.manifests import Utterance, from_utterances
 
+# of "git archive v1.0.10 | gzip -n", which is what the server packs
+SHA256 = "feb479fad3a37883c3d21ed7f982281c2dd1c18d5aefd7e8a5d50f58023392aa"
+
 
 class FreeSpokenDigits(Downloaded):
     """Single digits."""
@@ -30,8 +33,8 @@ class FreeSpokenDigits(Downloaded):
     )
 
     def archives(self, config: CorpusConfig) -> list[Archive]:
-        """Return the one archive; the server packs it on demand, so that no checksum is fixed."""
-        return [Archive("v1.0.10.tar.gz")]
+        """Return the one archive."""
+        return [Archive("v1.0.10.tar.gz", f"sha256:{SHA256}")]
 
     def manifests(self, config: CorpusConfig, source: Path) -> dict[str, Manifests]:
         """Return ``train``, ``dev`` and ``test`` (see :class:`lmu_asr.corpora.base.Corpus`)."""

@@ -8,6 +8,7 @@ killed run goes on where it stood and ends in the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -26,6 +27,7 @@ from lmu_asr.corpora.grammar import sentence
 from lmu_asr.corpora.librispeech import read_splits
 from lmu_asr.corpora.render import Job, Renderer
 from lmu_asr.corpora.text import normalize_english
+from lmu_asr.errors import DocumentError
 from lmu_asr.files import atomic_write_text, read_json, sha256_file, write_json
 from lmu_asr.progress import progress
 
@@ -161,8 +163,9 @@ def _discard_other_plan(target: Path, plan: dict[str, object]) -> None:
     path = target / "corpus.json"
     for leftover in target.rglob(".*.tmp*"):
         leftover.unlink(missing_ok=True)
-    if path.exists() and read_json(path) == plan:
-        return
+    with contextlib.suppress(OSError, DocumentError):  # a damaged plan is another plan
+        if read_json(path) == plan:
+            return
     for split in VARIANTS:
         shutil.rmtree(target / split, ignore_errors=True)
     (target / SUMS).unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,5 +115,5 @@ def training_seconds(exp_dir: Path) -> float:
         return 0.0
     try:
         return float(read_json(path).get("seconds", 0.0))
-    except (json.JSONDecodeError, TypeError, ValueError, AttributeError):
+    except (OSError, TypeError, ValueError, AttributeError, OverflowError):
         return 0.0

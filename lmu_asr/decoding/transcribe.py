@@ -212,7 +212,8 @@ def _choose_scales(
             describe_scales(method, scales),
         )
         return scales
-    keys = read_json(path).get("keys", {})
+    keys = read_json(path).get("keys")
+    keys = keys if isinstance(keys, dict) else {}
     if (keys.get("checkpoint"), keys.get("lang")) != (trained.sha256, lang.fingerprint):
         logging.warning(
             "%s: scales tuned with another checkpoint or lang directory than %s; run stage 5 again",

@@ -16,6 +16,7 @@ from pathlib import Path
 from lmu_asr.config import DecodeConfig
 from lmu_asr.errors import ConfigError, DataError
 from lmu_asr.files import read_json, write_json
+from lmu_asr.records import record
 from lmu_asr.scoring.score import ErrorCounts
 
 EXTENSIONS = 6
@@ -213,16 +214,13 @@ def load_scales(path: Path) -> dict[str, Tuned]:
     """
     try:
         methods = read_json(path)["methods"]
-        return {name: _tuned(values) for name, values in methods.items()}
-    except (KeyError, TypeError, ValueError) as error:
+        return {name: record(Tuned, _ranked(values), str(path)) for name, values in methods.items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: not a file of scales ({error}); decode again") from error
 
 
-def _tuned(values: dict) -> Tuned:
-    trials = tuple(Trial(Scales(**t["scales"]), _rate(t["rate"])) for t in values["trials"])
-    scales, rate = Scales(**values["scales"]), _rate(values["rate"])
-    return Tuned(values["method"], values["split"], scales, rate, trials)
-
-
-def _rate(value: float | None) -> float:
-    return math.inf if value is None else value
+def _ranked(values: dict) -> dict:
+    """Undo :func:`_plain`: a rate that is null is infinite."""
+    rows = [values, *values["trials"]]
+    rated = [{**row, "rate": math.inf if row["rate"] is None else row["rate"]} for row in rows]
+    return {**rated[0], "trials": rated[1:]}

@@ -24,7 +24,7 @@ import kaldifst
 import numpy as np
 
 from lmu_asr.config import GraphConfig
-from lmu_asr.errors import GraphError
+from lmu_asr.errors import DocumentError, GraphError
 from lmu_asr.files import atomic_write_bytes, read_json, sha256_file, write_json
 from lmu_asr.fsa.arrays import FstArrays, from_const_bytes, from_fst, to_const_bytes
 from lmu_asr.fsa.topology import ctc_topology
@@ -267,7 +267,12 @@ def _read_about(path: Path) -> dict[str, Any]:
     about_path = path.with_suffix(".json")
     if not path.is_file() or not about_path.is_file():
         raise GraphError(f"{path}: no such graph; run the graph stage first")
-    about = read_json(about_path)
+    try:
+        about = read_json(about_path)
+    except DocumentError as error:
+        raise GraphError(f"{error}; compile it again") from error
+    if not isinstance(about, dict):
+        raise GraphError(f"{about_path}: want an object; compile it again")
     missing = {"kind", "lang_fingerprint", "lm_fingerprint", "sha256"} - set(about)
     if missing:
         raise GraphError(f"{about_path}: lacks {', '.join(sorted(missing))}; compile it again")

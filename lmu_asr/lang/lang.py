@@ -18,15 +18,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-import json
 from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import sentencepiece
 
-from lmu_asr.errors import LangError
-from lmu_asr.files import sha256_file
+from lmu_asr.errors import DocumentError, LangError
+from lmu_asr.files import read_json, sha256_file
 from lmu_asr.lang.lexicon import Entry, Pronunciation, read_lines
 
 BLANK = "<blk>"
@@ -245,9 +244,9 @@ def read_info(directory: Path) -> dict[str, Any]:
             f"{path}: missing, so {directory} is no whole lang directory; run stage lang"
         )
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise LangError(f"{path}: not JSON: {error}") from error
+        info = read_json(path)
+    except DocumentError as error:
+        raise LangError(str(error)) from error
     if not isinstance(info, dict) or info.get("unit") not in ("char", "bpe", "phone"):
         raise LangError(f"{path}: want an object with 'unit' one of char, bpe, phone")
     if not isinstance(info.get("fingerprint"), str):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 
 import sentencepiece
 
-from lmu_asr.errors import LangError
+from lmu_asr.errors import DocumentError, LangError
+from lmu_asr.files import parse_json
 from lmu_asr.lang.openfst import FstArrays, read_fst
 
 TEXT_FILES = ("tokens.txt", "words.txt", "lexicon.txt", "lexicon_disambig.txt")
@@ -62,8 +62,8 @@ class LangFiles:
     def info(self) -> dict[str, Any]:
         """Content of ``lang.json``, empty where it is broken."""
         try:
-            info = json.loads(self.data("lang.json"))
-        except (json.JSONDecodeError, UnicodeDecodeError):
+            info = parse_json(self.data("lang.json"), self.at("lang.json"))
+        except DocumentError:
             return {}
         return info if isinstance(info, dict) else {}
 

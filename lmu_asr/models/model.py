@@ -5,7 +5,7 @@ Legend: N batch, T input frames, T' frames after subsampling, F features, V voca
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lmu_asr.config import ModelConfig
-from lmu_asr.errors import CheckpointError, ModelError
+from lmu_asr.errors import CheckpointError, DocumentError, ModelError
 from lmu_asr.files import atomic_path, atomic_write_text
 from lmu_asr.models.ctc import CtcHead
 from lmu_asr.models.encoder import build_encoder
 from lmu_asr.models.layers import length_mask
 from lmu_asr.models.mixers import State
 from lmu_asr.models.quant import is_quantized, quantize
+from lmu_asr.records import record
+from lmu_asr.yaml_files import read_yaml
 
 MIN_STD = 1e-3
+LARGEST_SIZE = 10_000_000  # of an input or a vocabulary: a damaged file must not take all memory
 
 
 class CtcModel(nn.Module):
@@ -199,12 +202,17 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], source: str) -> N
     for name, value in tensors.items():
         if name not in own:
             raise CheckpointError(f"{source}: tensor {name} is not in the model: another model's")
+        if not isinstance(value, Tensor) or value.layout != torch.strided:
+            raise CheckpointError(f"{source}: {name} is no plain tensor")
         if value.shape != own[name].shape:
             raise CheckpointError(
                 f"{source}: tensor {name} has shape {tuple(value.shape)}, the model "
                 f"{tuple(own[name].shape)}: weights of another model"
             )
-    model.load_state_dict(tensors)
+    try:
+        model.load_state_dict(tensors)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise CheckpointError(f"{source}: weights that cannot be copied: {error}") from error
 
 
 def _about_path(path: Path) -> Path:
@@ -214,14 +222,19 @@ def _about_path(path: Path) -> Path:
 def _read_about(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: missing; it says what model the weights beside it are of")
-    about = yaml.safe_load(path.read_text(encoding="utf-8"))
+    about = read_yaml(path, CheckpointError)
     if not isinstance(about, dict) or {"input_dim", "vocab_size", "model"} - set(about):
         raise CheckpointError(f"{path}: want the keys input_dim, vocab_size and model")
+    for name in ("input_dim", "vocab_size"):
+        if type(about[name]) is not int or not 0 < about[name] <= LARGEST_SIZE:
+            raise CheckpointError(
+                f"{path}: {name}={about[name]!r}: want a number, 1 to {LARGEST_SIZE}"
+            )
     return about
 
 
 def _config_of(about: dict[str, Any], path: Path) -> ModelConfig:
-    unknown = set(about["model"]) - {item.name for item in fields(ModelConfig)}
-    if unknown:
-        raise CheckpointError(f"{path}: unknown model options {', '.join(sorted(unknown))}")
-    return ModelConfig(**about["model"])
+    try:
+        return record(ModelConfig, about["model"], str(path))
+    except DocumentError as error:
+        raise CheckpointError(f"{error}: not a model of this version") from error

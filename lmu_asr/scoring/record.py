@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lmu_asr import __version__
-from lmu_asr.errors import DataError
+from lmu_asr.errors import DataError, DocumentError
 from lmu_asr.files import read_json, write_json
+from lmu_asr.records import record
 from lmu_asr.scoring.score import ErrorReport, Scores
 
 FORMAT = 1
@@ -149,15 +149,14 @@ class Results:
         Raises:
             DataError: a missing or unknown key, or a value of the wrong kind.
         """
-        values = dict(values)
+        names = [f.name for f in fields(UtteranceResult)]
         try:
+            values = dict(values)
             values["cost"] = {k: v for k, v in values["cost"].items() if k != "rtf"}
-            values["utterances"] = tuple(UtteranceResult(*row) for row in values["utterances"])
-            for name, kind in (("wer", Rate), ("cer", Rate), ("cost", Cost)):
-                values[name] = kind(**values[name])
-            values["provenance"] = Provenance(**values["provenance"])
-            return cls(**values)
-        except (KeyError, TypeError, AttributeError) as error:
+            rows = values["utterances"]
+            values["utterances"] = [dict(zip(names, row, strict=True)) for row in rows]
+            return record(cls, values, source)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise DataError(f"{source}: not a result of this version: {error}") from error
 
 
@@ -184,12 +183,15 @@ def load_results(path: Path) -> list[Results]:
         raise DataError(f"{path}: no such file; decode first (stage 5)")
     try:
         document = read_json(path)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not valid JSON ({error}); decode again") from error
+    except DocumentError as error:
+        raise DataError(f"{error}; decode again") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         found = document.get("format") if isinstance(document, dict) else type(document).__name__
         raise DataError(f"{path}: format {found}, want {FORMAT}; decode again")
-    return [Results.from_json(values, str(path)) for values in document["results"]]
+    rows = document.get("results")
+    if not isinstance(rows, list):
+        raise DataError(f"{path}: no list of results in it; decode again")
+    return [Results.from_json(values, str(path)) for values in rows]
 
 
 def machine(device: torch.device) -> str:

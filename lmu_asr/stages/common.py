@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import logging
 import os
 import sys
@@ -18,7 +17,7 @@ from lmu_asr.arguments import ArgumentParser
 from lmu_asr.config import Config, options
 from lmu_asr.config_files import load_config
 from lmu_asr.config_paths import portable
-from lmu_asr.errors import LmuAsrError, StageError
+from lmu_asr.errors import LmuAsrError, StageError, advice
 from lmu_asr.progress import setup_logging
 from lmu_asr.stages.context import Context, add_common_arguments, make_context
 from lmu_asr.stages.source import check_source, claim_source
@@ -278,16 +277,10 @@ def _named_os_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = {
-            errno.ENOSPC: "the disk is full: free space, then run the same command again",
-            errno.EDQUOT: "the disk quota is used up: free space, then run the same command again",
-            errno.EACCES: "no permission: choose another --data-dir or --exp-dir",
-            errno.EPERM: "no permission: choose another --data-dir or --exp-dir",
-            errno.EROFS: "read-only file system: choose another --data-dir or --exp-dir",
-            errno.ENOTDIR: "a file stands where a directory should: choose another --data-dir or --exp-dir",
-            errno.EEXIST: "a file stands where a directory should: choose another --data-dir or --exp-dir",
-            errno.EFBIG: "file size limit reached: raise it (ulimit -f), then run again",
-        }.get(error.errno or 0)
-        if advice is None:
+        what = advice(error)
+        if not what:
             raise
-        raise StageError(f"{error.filename or 'output'}: {error.strerror}; {advice}") from error
+        place = error.filename or "output"
+        raise StageError(
+            f"{place}: {error.strerror}; {what}, then run the same command again"
+        ) from error

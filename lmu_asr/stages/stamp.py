@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from lmu_asr.data.rows import Rows
+from lmu_asr.errors import DocumentError
 from lmu_asr.files import fingerprint, read_json, write_json
+from lmu_asr.records import record
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -38,9 +40,8 @@ class Stamp:
     def load(path: Path) -> Stamp | None:
         """Read a stamp; a missing or broken one is None, so that the stage runs again."""
         try:
-            values = read_json(path)
-            return Stamp(values["key"], values["parts"], values["outputs"])
-        except (OSError, ValueError, KeyError, TypeError):
+            return record(Stamp, read_json(path), str(path))
+        except (OSError, DocumentError):
             return None
 
     def changed(self, other: Stamp) -> list[str]:
@@ -95,6 +96,8 @@ def file_state(path: Path) -> list[int]:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
+        return []
+    except ValueError:  # a name with a NUL, in a damaged stamp
         return []
     return [status.st_size, status.st_mtime_ns]
 

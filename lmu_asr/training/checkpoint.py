@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import shutil
+import struct
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -25,13 +26,18 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from lmu_asr.errors import CheckpointError
-from lmu_asr.files import atomic_open
+from lmu_asr.errors import CheckpointError, advice
+from lmu_asr.files import atomic_open, parse_json
 
 SEAL = b"sha256:"
 SEAL_BYTES = len(SEAL) + 64
 FLOAT = "__float__"
 RETRY_SECONDS = 20.0
+# A pickle that was made by hand can make the safe loader fail in any of these ways.
+MALFORMED = (
+    RuntimeError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, EOFError,
+    AssertionError, UnpicklingError, MemoryError, OSError, RecursionError, struct.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,15 @@ class Checkpoint:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The weights to decode with: the running average where there is one."""
-        return self.tensors.get("ema") or self.tensors["model"]
+        """The weights to decode with: the running average where there is one.
+
+        Raises:
+            CheckpointError: it has no weights.
+        """
+        weights = self.tensors.get("ema") or self.tensors.get("model")
+        if not weights:
+            raise CheckpointError(f"{self.path}: has no weights")
+        return weights
 
 
 def serialize(tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> bytes:
@@ -124,9 +137,28 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     data = _read_sealed(path)
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        return Checkpoint(_unpack(content["tensors"]), json.loads(content["meta"]), path)
-    except (RuntimeError, KeyError, TypeError, ValueError, UnpicklingError) as error:
+        tensors, meta = _unpack(content["tensors"]), parse_json(content["meta"], str(path))
+        _check_shape(tensors, meta)
+    except MALFORMED as error:
         raise CheckpointError(f"{path}: not a checkpoint of this package: {error}") from error
+    return Checkpoint(tensors, meta, path)
+
+
+def _check_shape(tensors: Any, meta: Any) -> None:
+    """Check what every checkpoint has; raises ValueError."""
+    if not isinstance(tensors, dict) or not isinstance(meta, dict):
+        raise ValueError("no dictionaries of tensors and of records")
+    for name in ("model", "ema"):
+        weights = tensors.get(name, {})
+        if not isinstance(weights, dict) or not all(isinstance(key, str) for key in weights):
+            raise ValueError(f"'{name}' is no dictionary of weights")
+        if not all(isinstance(value, Tensor) for value in weights.values()):
+            raise ValueError(f"'{name}' holds more than tensors")
+    if not isinstance(meta.get("identity", {}), dict):
+        raise ValueError("its 'identity' is no dictionary")
+    rows = meta.get("metrics", [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("its 'metrics' are no list of rows")
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
@@ -293,11 +325,13 @@ class CheckpointStore:
             except (OSError, MemoryError) as error:
                 self.failed.append(write)
                 self._retry_at = time.monotonic() + RETRY_SECONDS
+                what = advice(error) if isinstance(error, OSError) else "no memory"
                 logging.error(
                     "%s could not be saved: %r; training goes on, the last good checkpoint stays, "
-                    "and saving is tried again: free some space",
+                    "and saving is tried again%s",
                     self.directory / write.name,
                     error,
+                    f": {what}" if what else "",
                 )
 
     def _write(self, write: _Write) -> None:

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lmu_asr.files import atomic_path, atomic_write_text
+from lmu_asr.errors import DocumentError
+from lmu_asr.files import atomic_path, atomic_write_text, parse_json
 from lmu_asr.training.trackers import Tracker
 
 
@@ -86,9 +87,27 @@ class MetricsLog:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """Rows of a ``metrics.jsonl``."""
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    """Rows of a ``metrics.jsonl``; a last line that a killed process cut is left out, and said.
+
+    Raises:
+        DocumentError: another line is no row.
+    """
+    lines = Path(path).read_bytes().split(b"\n")
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            row = parse_json(line, f"{path}:{number}")
+            if not isinstance(row, dict) or "kind" not in row:
+                raise DocumentError(f"{path}:{number}: want a row with 'kind', 'step', 'epoch'")
+        except DocumentError as error:
+            if number < len(lines):
+                raise
+            logging.warning("%s: the last line is cut, it is left out", error)
+            continue
+        rows.append(row)
+    return rows
 
 
 def plot_training(

@@ -73,7 +73,7 @@ class MirroredStore(CheckpointStore):
         found = CheckpointStore(staging, self.keep_last).latest_good()
         try:
             if found is not None:
-                self.identity.check(found.meta["identity"], self.url)
+                self.identity.check(found.meta.get("identity", {}), self.url)
         except CheckpointError as error:
             shutil.rmtree(staging)
             raise CheckpointError(f"{error}; or name another mirror with train.remote") from error

@@ -10,8 +10,11 @@ from typing import Any
 import yaml
 
 from lmu_asr.config import Config
+from lmu_asr.errors import DocumentError
 from lmu_asr.files import atomic_write_text, fingerprint
+from lmu_asr.records import record
 from lmu_asr.training.profile import Machine, Speech
+from lmu_asr.yaml_files import read_yaml
 
 HEADER = """\
 # What was measured before training, and how batches are computed because of it.
@@ -156,11 +159,9 @@ class Plan:
         if not path.is_file():
             return None
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-            buckets = tuple(BucketPlan(**bucket) for bucket in values.pop("buckets"))
-            plan = cls(buckets=buckets, **{**values, "probes": tuple(values["probes"])})
-        except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, AttributeError) as error:
-            logging.info("%s is not a plan of this version (%r): measuring again", path, error)
+            plan = record(cls, read_yaml(path), str(path))
+        except DocumentError as error:
+            logging.info("%s; not a plan of this version: measuring again", error)
             return None
         other = [name for name, key in wanted.items() if plan.written_for.get(name) != key]
         if other:

@@ -82,8 +82,11 @@ def make_model(config: Config, data_dir: Path, vocab_size: int, tokens: str = ""
     path = data_dir / "cmvn.json"
     if not path.is_file():
         raise DataError(f"{path}: missing; run stage 1 (features) first")
-    statistics = read_json(path)
-    cmvn = (torch.tensor(statistics["mean"]), torch.tensor(statistics["std"]))
+    try:
+        statistics = read_json(path)
+        cmvn = (torch.tensor(statistics["mean"]), torch.tensor(statistics["std"]))
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise DataError(f"{path}: not the statistics of features ({error}); run stage 1") from error
     model = build_model(config.model, config.features.num_mel_bins, vocab_size, cmvn)
     model.taps = inter_ctc_layers(config)
     if config.train.init_from:

@@ -15,6 +15,9 @@ from lmu_asr.training.optim import RunningAverage, load_optimizer
 from lmu_asr.training.shards import optimizer_parts, part_of, parts, whole
 from lmu_asr.training.state import restore_random_states
 
+# what torch, NumPy and Python say to a state that is none of theirs
+NOT_OURS = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, OverflowError)
+
 
 def collect(
     model: nn.Module,
@@ -55,7 +58,7 @@ def restore(
         if average is not None:
             for name, value in average.weights.items():
                 value.copy_(part_of(tensors["ema"][name], value))
-    except (RuntimeError, ValueError, KeyError) as error:
+    except NOT_OURS as error:
         raise CheckpointError(f"{checkpoint.path}: of another model: {error}") from error
 
 
@@ -65,15 +68,18 @@ def restore_rank(checkpoint: Checkpoint, world: World) -> int | None:
     With another number of processes the ranks start afresh: batches stay the same, since a
     position counts global batches, but random draws such as dropout differ.
     """
-    before = checkpoint.meta["world_size"]
+    before = checkpoint.meta.get("world_size")
     if before != world.world_size:
         log_main(
             world,
-            "%d processes in place of %d: global batches stay the same, dropout differs",
+            "%s processes in place of %s: global batches stay the same, dropout differs",
             world.world_size,
             before,
         )
         return None
-    own = checkpoint.tensors["ranks"][str(world.rank)]
-    restore_random_states(own["random"], world.device)
-    return own["frame_limit"] or None
+    try:
+        own = checkpoint.tensors["ranks"][str(world.rank)]
+        restore_random_states(own["random"], world.device)
+        return int(own["frame_limit"]) or None
+    except NOT_OURS as error:
+        raise CheckpointError(f"{checkpoint.path}: no random states in it: {error}") from error

@@ -8,7 +8,7 @@ import math
 import platform
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ import torch
 from lmu_asr.config import Config
 from lmu_asr.config_files import config_to_dict
 from lmu_asr.config_paths import portable
-from lmu_asr.errors import CheckpointError
+from lmu_asr.errors import CheckpointError, DocumentError
+from lmu_asr.records import record
 
 NEUTRAL_KEYS = frozenset(
     "train." + name
@@ -111,12 +112,15 @@ class RunState:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RunState:
-        """Rebuild from :meth:`to_json`; fields of another version are left at their defaults."""
-        known = {f.name for f in fields(cls)}
-        state = cls(**{k: v for k, v in values.items() if k in known})
-        state.window = Window(**values["window"])
-        state.epochs = [EpochRecord(**record) for record in values["epochs"]]
-        return state
+        """Rebuild from :meth:`to_json`; fields of another version are left at their defaults.
+
+        Raises:
+            CheckpointError: a field of another type.
+        """
+        try:
+            return record(cls, values, "state", spare=True)
+        except DocumentError as error:
+            raise CheckpointError(f"{error}: not a run of this version") from error
 
 
 @dataclass(frozen=True)
@@ -137,11 +141,13 @@ class Identity:
         Raises:
             CheckpointError: naming what differs and both values.
         """
+        if not isinstance(saved, Mapping) or not isinstance(saved.get("config"), Mapping):
+            raise CheckpointError(f"{where}: does not say what run it belongs to")
         for name in ("manifest", "tokens"):
-            ours = getattr(self, name)
-            if saved[name] != ours:
+            ours, theirs = getattr(self, name), str(saved.get(name))
+            if theirs != ours:
                 raise CheckpointError(
-                    f"{where}: belongs to another {name} ({saved[name][:12]}; now {ours[:12]}): "
+                    f"{where}: belongs to another {name} ({theirs[:12]}; now {ours[:12]}): "
                     "use another --exp-dir or remove this run's files to start anew"
                 )
         changed = [key for key, value in self.config.items() if saved["config"].get(key) != value]
@@ -196,7 +202,11 @@ def random_states(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random_states(states: Mapping[str, Any], device: torch.device) -> None:
-    """Set all random states of this process from :func:`random_states`."""
+    """Set all random states of this process from :func:`random_states`.
+
+    Raises:
+        ValueError, TypeError, LookupError, RuntimeError, AttributeError: they are not such states.
+    """
     name, position, has_gauss, cached, version, gauss = json.loads(states["rest"])
     torch.set_rng_state(states["torch"])
     keys = states["numpy_keys"].numpy().astype(np.uint32)

@@ -364,8 +364,8 @@ class Trainer:
         if checkpoint is None:
             return []
         meta = checkpoint.meta
-        self.identity.check(meta["identity"], str(checkpoint.path))
-        self.state = RunState.from_json(meta["state"])
+        self.identity.check(meta.get("identity", {}), str(checkpoint.path))
+        self.state = RunState.from_json(meta.get("state", {}))
         restore(checkpoint, self.model, self.optimizer, self.average)
         self.scale.scale = self.state.loss_scale
         self.scale.good_steps = self.state.loss_scale_good_steps
@@ -382,7 +382,7 @@ class Trainer:
                 self.state.batch,
                 self.state.step,
             )
-        return list(meta["metrics"])
+        return list(meta.get("metrics", []))
 
     def _finish(self) -> None:
         """Average the best epochs, write the summary, mark the run as finished."""
