@@ -16,15 +16,12 @@ import pytest
 import torch
 import torch.distributed
 
-ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 10.0  # seconds: threads and children that were told to end may need a moment
 # Helpers of multiprocessing, which serve the whole session.
 SERVANTS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 # What libraries set for themselves when they are first used.
 OF_LIBRARIES = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR", "KMP_DUPLICATE_LIB_OK")
 THREADS_OF_LIBRARIES = ("tqdm_monitor",)
-# Caches of the tools that run the tests.
-CACHES = {".pytest_cache", ".hypothesis", ".mypy_cache", ".ruff_cache", "__pycache__", ".git"}
 
 
 def process_state() -> dict[str, object]:
@@ -46,7 +43,6 @@ def process_state() -> dict[str, object]:
         "torch process group": torch.distributed.is_initialized(),
         "logging level": (logging.root.level, logging.root.manager.disable),
         "logging handlers": {id(h): str(h) for h in logging.root.handlers if not _of_pytest(h)},
-        "top of the repository": {p.name for p in ROOT.iterdir()} - CACHES,
     }
     # torch keeps its own handler of SIGCHLD once a loader has had processes
     for number in sorted(signal.valid_signals() - {signal.SIGCHLD}):
