@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Iterator
 
+import lhotse  # noqa: F401  (extends PATH and sys.path at import: not by whichever test comes first)
 import numpy as np
 import pytest
 import torch

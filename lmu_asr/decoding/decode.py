@@ -18,6 +18,7 @@ from lmu_asr.decoding.context import boosted_graphs, hot_words
 from lmu_asr.decoding.decoder import GRAPH_OF_METHOD, RESCORING, Decoder, SplitDecode, decode_split
 from lmu_asr.decoding.ngram import NgramScorer
 from lmu_asr.decoding.oracle import oracle_rate
+from lmu_asr.decoding.overrides import marked_overrides
 from lmu_asr.decoding.posteriors import Posteriors, compute_posteriors
 from lmu_asr.decoding.times import hypothesis_spans, write_ctm
 from lmu_asr.decoding.trained import Trained, load_trained, training_seconds
@@ -263,6 +264,7 @@ class Session:
             seed=self.config.seed,
             cost=cost,
             provenance=self._provenance(),
+            overrides=marked_overrides(self.config, self.exp_dir),
         )
 
     def _row_name(self) -> str:

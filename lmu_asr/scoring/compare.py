@@ -169,7 +169,7 @@ def comparison_text(comparison: Comparison, limit: int = 20) -> str:
 
 
 def _name(result: Results) -> str:
-    return f"{result.variant}/{result.method}"
+    return f"{result.name}/{result.method}"
 
 
 def _rate(result: Results) -> str:

@@ -23,7 +23,7 @@ def plot_results(path: Path, results: Sequence[Results]) -> bool:
     from matplotlib.figure import Figure
 
     splits = sorted({r.split for r in shown})
-    variants = sorted({r.variant for r in shown}, reverse=True)
+    variants = sorted({_label(r) for r in shown}, reverse=True)
     methods = list(dict.fromkeys(r.method for r in shown))
     figure = Figure(figsize=(5.5 * len(splits) + 1.5, 1.6 + 0.35 * len(variants) * len(methods)))
     FigureCanvasAgg(figure)
@@ -59,7 +59,7 @@ def _draw(
     rates = [float(r.wer.rate or 0.0) for r in results]
     low = [rate - float(r.wer.low or 0.0) for rate, r in zip(rates, results, strict=True)]
     high = [float(r.wer.high or rate) - rate for rate, r in zip(rates, results, strict=True)]
-    rows = [variants.index(r.variant) - offset for r in results]
+    rows = [variants.index(_label(r)) - offset for r in results]
     panel.errorbar(  # type: ignore[attr-defined]
         rates,
         rows,
@@ -69,3 +69,8 @@ def _draw(
         capsize=3,
         label=label,
     )
+
+
+def _label(result: Results) -> str:
+    """The variant, with a star where ``--set`` changed it."""
+    return f"{result.variant} *" if result.overrides else result.variant

@@ -18,6 +18,7 @@ from lmu_asr.records import record
 from lmu_asr.scoring.score import ErrorReport, Scores
 
 FORMAT = 1
+MARKS = 4  # overrides that the table shows; the record has all
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class Results:
 
     ``unit`` says what ``wer`` counts: ``word``, or ``phone`` where the hypothesis is phones.
     ``oracle`` is the error rate of the best path among the n best, in per cent, where searched.
+    ``overrides`` are the options, ``key=value``, in which training or decoding left the variant.
     """
 
     corpus: str
@@ -134,6 +136,13 @@ class Results:
     seed: int = 42
     cost: Cost = field(default_factory=Cost)
     provenance: Provenance = field(default_factory=Provenance)
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The variant, marked with what ``--set`` changed in it: it is not the variant itself."""
+        shown = [*self.overrides[:MARKS], "..."] if len(self.overrides) > MARKS else self.overrides
+        return f"{self.variant} ({', '.join(shown)})" if shown else self.variant
 
     def to_json(self) -> dict[str, Any]:
         """Return plain dictionaries and lists."""

@@ -62,7 +62,7 @@ def write_report(path: Path, result: Results, scores: Scores) -> None:
 
 def report_html(result: Results, scores: Scores) -> str:
     """Return the page: overall figures, most frequent errors, and the utterances, worst first."""
-    title = f"{result.corpus} {result.variant}: {result.split}, {result.method}"
+    title = f"{result.corpus} {result.name}: {result.split}, {result.method}"
     words = scores.words
     parts = [
         f"<h1>{escape(title)}</h1>",

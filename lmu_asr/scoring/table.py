@@ -63,7 +63,7 @@ def _baseline(results: Sequence[Results], name: str) -> str:
 def _row(result: Results, reference: Results | None) -> list[str]:
     cost = result.cost
     return [
-        result.variant,
+        result.name,
         result.method,
         result.split,
         ("" if result.unit == "word" else "PER ") + format_rate(result.wer),
@@ -142,6 +142,7 @@ def results_markdown(
         *([note] if note else []),
         table_markdown(results, baseline).rstrip(),
         READING,
+        *([MARKED] if any(r.overrides for r in results) else []),
         *(["## Development", table_markdown(results, baseline, dev).rstrip()] if dev else []),
         "## Made by",
         "\n".join(f"    {command}" for command in commands),
@@ -166,6 +167,9 @@ WER and CER in per cent. The interval is the middle 95 % of resamplings of whole
 method on the same utterances. RTF is computing time over audio time, in brackets encoder + search.
 Scales were chosen on the dev split alone and frozen before the test split was read; an acoustic
 scale of 1 and a blank penalty of 0 are left out."""
+
+MARKED = """\
+Options in brackets were changed by `--set`: that row is not the variant as its file has it."""
 
 
 def write_results_markdown(

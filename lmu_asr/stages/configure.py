@@ -136,7 +136,7 @@ def _check(config: Config, args: argparse.Namespace) -> None:
     if args.stage is not None:
         stages = range(args.stage, args.stop_stage + 1)
         if faults := missing(config, stages, launch_arguments(args)):
-            raise StageError("\n".join(faults))
+            raise StageError("\n  ".join(["", *faults]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -155,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.data_dir and not args.out:
             save_places(path.parent, args.data_dir)
     except StageError as error:
-        print(f"cannot start: {error}", file=sys.stderr)
+        print(f"error: cannot start: {error}", file=sys.stderr)
         return 1
     except LmuAsrError as error:
         print(f"configuration error: {error}", file=sys.stderr)

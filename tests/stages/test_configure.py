@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from lmu_asr.config import Config, ModelConfig
-from lmu_asr.config_files import config_from_dict
+from lmu_asr.config_files import config_from_dict, load_config
 from lmu_asr.corpora import corpus_names
 from lmu_asr.errors import ConfigError
 from lmu_asr.models.encoder import build_encoder
 from lmu_asr.models.match import parameters_of
+from lmu_asr.stages.configure import main as configure_main
 from lmu_asr.stages.configure import resolve, variant_files
+from lmu_asr.stages.context import places_of
 
 EGS = Path(__file__).resolve().parents[2] / "egs"
 RECIPES = sorted(p.parent.name for p in EGS.glob("*/conf"))
@@ -126,3 +128,54 @@ def test_wrong_names_have_a_hint() -> None:
         configured("an4", "lmu_ctc_steam-m")
     with pytest.raises(ConfigError, match="did you mean an4"):
         configured("an5", "default")
+
+
+def test_what_set_changed_is_listed_and_what_equals_the_variant_is_not() -> None:
+    layers = configured("mini", "default").model.num_layers
+    sets = (
+        "model.dim=64",
+        f"model.num_layers={layers}",
+        "lm.text=a.txt",
+        "decode.methods=[greedy]",
+    )
+    config = configured("mini", "default", *sets)
+    listed = ["decode.methods=['greedy']", "lm.text=/caller/a.txt", "model.dim=64"]
+    assert config.overrides == listed
+    assert configured("mini", "default").overrides == []
+    assert configured("mini", "default", "overrides=[x]").overrides == ["overrides=['x']"]
+
+
+def start(tmp_path: Path, *arguments: str) -> int:
+    places = ["--exp-dir", str(tmp_path / "exp"), "--data-dir", str(tmp_path / "data")]
+    return configure_main([*places, "--caller-dir", str(tmp_path), *arguments])
+
+
+def test_the_resolved_file_has_overrides_and_absolute_paths(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "corp").mkdir()
+    assert start(tmp_path, "--recipe", "own", "--data", "corp/", "--set", "train.lr=0.5") == 0
+    path = Path(capsys.readouterr().out.strip())
+    assert path == tmp_path / "exp/corp/default/resolved.yaml"
+    saved = load_config(path)
+    assert saved.overrides == ["train.lr=0.5"] and saved.train.lr == 0.5
+    assert saved.corpus.source == str(tmp_path / "corp")
+    assert places_of(path, saved)[0].resolve() == tmp_path / "data"
+
+
+def test_nothing_is_written_where_the_run_cannot_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start(tmp_path, "--stage", "0", "--data", "none", "--set", "lm.arpa=no.arpa") == 1
+    errors = capsys.readouterr().err
+    assert f"{tmp_path / 'none'}: No such file" in errors and "(lm.arpa)" in errors
+    (tmp_path / "data").mkdir()
+    assert start(tmp_path, "--recipe", "own", "--data", "data") == 1
+    assert "never written to" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data"]
+
+
+@pytest.mark.parametrize("variant", ["../default", "-x", "a\nb", "..", ""])
+def test_variants_are_names(variant: str) -> None:
+    with pytest.raises(ConfigError, match=r"--variant .*want a name of letters"):
+        configured("mini", variant)
