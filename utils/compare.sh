@@ -1,11 +1,8 @@
 #!/usr/bin/env bash
-# Compares two decodes on the same utterances: ./utils/compare.sh FIRST SECOND [options]
+# Compares two decodes on the same utterances, as lmu-asr compare: ./utils/compare.sh FIRST SECOND [options]
 #   FIRST, SECOND      experiment directories (exp/mini/default) or results.json files
 #   --split NAME       only this split
 #   --method A [B]     one method for both, or the first's and the second's
 #   --limit N          utterances shown (20)
 set -euo pipefail
-cd "$(dirname "$0")/.."
-# shellcheck source=path.sh
-. ./path.sh
-exec python -m lmu_asr.scoring.compare "$@"
+exec "$(dirname -- "$0")/bin/lmu-asr" compare "$@"
