@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 from collections.abc import Iterator
 
 import lhotse  # noqa: F401  (extends PATH and sys.path at import: not by whichever test comes first)
@@ -14,6 +15,15 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from tests.leaks import Watch
+
+# What the shell of a user may carry that would send tests through a proxy, into a cluster, to an
+# account, or make them ranks of a run that is not there.
+FOREIGN = re.compile(
+    r"(?i)^((https?|ftp|all|no)_proxy|(local_|group_)?(rank|world_size)|master_(addr|port)"
+    r"|(torchelastic|accelerate|fsdp|slurm|aws|wandb|ray)_.*|lmu_asr_(command|stop_file|stopped_file))$"
+)
+for name in [name for name in os.environ if FOREIGN.match(name)]:
+    del os.environ[name]
 
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]

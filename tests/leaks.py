@@ -44,8 +44,9 @@ def process_state() -> dict[str, object]:
         "logging level": (logging.root.level, logging.root.manager.disable),
         "logging handlers": {id(h): str(h) for h in logging.root.handlers if not _of_pytest(h)},
     }
-    # torch keeps its own handler of SIGCHLD once a loader has had processes
-    for number in sorted(signal.valid_signals() - {signal.SIGCHLD}):
+    # torch keeps its own handler of SIGCHLD once a loader has had processes; SIGALRM ends tests
+    # that hang
+    for number in sorted(signal.valid_signals() - {signal.SIGCHLD, signal.SIGALRM}):
         state[f"handler of signal {number}"] = signal.getsignal(number)
     for name, value in os.environ.items():
         if name not in OF_LIBRARIES:
