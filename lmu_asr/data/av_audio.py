@@ -46,9 +46,9 @@ def describe(path: str | Path) -> tuple[int, int, int]:
         OSError: the file cannot be read.
     """
     count = rate = channels = 0
-    for samples, block_rate in _blocks(path, say_tracks=True):
-        rate, channels = block_rate, len(samples)
-        count += samples.shape[1]
+    for frame, length in _frames(path, say_tracks=True):
+        rate, channels = frame.sample_rate, len(frame.layout.channels)
+        count += length
     if not count:
         raise DataError(f"{path}: no samples in it")
     return count, rate, channels
@@ -86,8 +86,9 @@ class _Track:
         self.key = key
         self.position = 0
         self.is_done = False
-        self._blocks = _blocks(path)
-        self._rest, self.rate = next(self._blocks, (np.empty((1, 0), np.float32), 0))
+        self._frames = _frames(path)
+        self._rest, self.rate = np.empty((1, 0), np.float32), 0
+        self._advance()
 
     def read(self, offset: int, num_samples: int) -> NDArray[np.float32]:
         """Return samples (channels, num_samples), fewer where the file ends; -1: all that follow."""
@@ -104,12 +105,8 @@ class _Track:
     def _parts(self, start: int, end: int | None) -> Iterator[NDArray[np.float32]]:
         """Yield the samples from ``start`` to ``end`` block by block, and keep what follows."""
         while end is None or self.position < end:
-            if not self._rest.shape[1]:
-                block = next(self._blocks, None)
-                if block is None:
-                    self.is_done = True
-                    return
-                self._rest = block[0]
+            if not self._rest.shape[1] and not self._advance():
+                return
             is_wanted = self.position >= start
             until = end if is_wanted else start
             length = self._rest.shape[1] if until is None else until - self.position
@@ -118,11 +115,18 @@ class _Track:
             if is_wanted:
                 yield part
 
+    def _advance(self) -> bool:
+        """Decode the next frame, if there is one."""
+        frame, length = next(self._frames, (None, 0))
+        if frame is None:
+            self.is_done = True
+        else:
+            self._rest, self.rate = _as_float(frame)[:, :length], frame.sample_rate
+        return frame is not None
 
-def _blocks(
-    path: str | Path, say_tracks: bool = False
-) -> Iterator[tuple[NDArray[np.float32], int]]:
-    """Yield the first audio track block by block: samples (channels, n), and their rate."""
+
+def _frames(path: str | Path, say_tracks: bool = False) -> Iterator[tuple[AudioFrame, int]]:
+    """Yield the frames of the first audio track, and how many samples of each count."""
     import av  # here, since few corpora need it
 
     # an open file, not its name: FFmpeg would take "http:..." in a name for an address
@@ -147,35 +151,36 @@ def _refuse_silent_film(container: InputContainer, path: str | Path, say_tracks:
         logging.warning("%s: %d audio tracks, the first is read%s", path, tracks, rest)
 
 
-def _decoded(
-    container: InputContainer, path: str | Path
-) -> Iterator[tuple[NDArray[np.float32], int]]:
-    """Yield the decoded blocks, the last one without the padding of the encoder."""
+def _decoded(container: InputContainer, path: str | Path) -> Iterator[tuple[AudioFrame, int]]:
     import av
 
-    stream = container.streams.audio[0]
-    held: NDArray[np.float32] | None = None  # the last block may have to be shortened
-    count = rate = 0
+    held: AudioFrame | None = None  # the padding of the encoder is in the last one
+    count = 0
     try:
-        for frame in container.decode(stream):
-            block = _as_float(frame)
+        for frame in container.decode(container.streams.audio[0]):
             if held is not None:
-                if (len(block), frame.sample_rate) != (len(held), rate):
-                    raise DataError(
-                        f"{path}: not readable as audio: {len(held)} channels at {rate} Hz become "
-                        f"{len(block)} at {frame.sample_rate} Hz after {count} samples"
-                    )
-                yield held, rate
-            held, rate = block, frame.sample_rate
-            count += block.shape[1]
+                _refuse_change(held, frame, path, count)
+                yield held, held.samples
+            held = frame
+            count += frame.samples
     except av.FFmpegError as error:
         raise DataError(
             f"{path}: cut short: the decoder fails after {count} samples: {error.strerror}"
         ) from error
-    if held is None:
-        return
-    excess = count - _promised(container, path, count, rate)
-    yield held[:, : held.shape[1] - excess] if 0 < excess < held.shape[1] else held, rate
+    if held is not None:
+        excess = count - _promised(container, path, count, held.sample_rate)
+        yield held, held.samples - excess if 0 < excess < held.samples else held.samples
+
+
+def _refuse_change(before: AudioFrame, after: AudioFrame, path: str | Path, count: int) -> None:
+    (first, rate), (then, new_rate) = (
+        (len(frame.layout.channels), frame.sample_rate) for frame in (before, after)
+    )
+    if (first, rate) != (then, new_rate):
+        raise DataError(
+            f"{path}: not readable as audio: {first} channels at {rate} Hz become {then} at "
+            f"{new_rate} Hz after {count} samples; convert it first"
+        )
 
 
 def _promised(container: InputContainer, path: str | Path, count: int, rate: int) -> int:
@@ -189,7 +194,7 @@ def _promised(container: InputContainer, path: str | Path, count: int, rate: int
     stream = container.streams.audio[0]
     seconds = 0.0
     is_mp4 = "mp4" in container.format.name
-    if (is_mp4 or container.format.name == "avi") and stream.duration and stream.time_base:
+    if is_mp4 and stream.duration and stream.time_base:
         seconds = float(stream.duration * stream.time_base)
     elif container.format.name in WITH_DURATION and len(container.streams) == 1:
         seconds = (container.duration or 0) / av.time_base

@@ -15,7 +15,7 @@ from lmu_asr.errors import DataError
 # thousands wherever someone speaks.
 LARGEST_PEAK, LARGEST_INT16_PEAK = 4.0, 65536.0
 INT16_SCALE = np.float32(1.0 / 32768.0)
-CANCELLED = 0.01  # the mean of channels against the strongest of them: 40 dB lost
+CANCELLED = 0.01  # range of the mean of channels against the widest of theirs: 40 dB lost
 SCALED = "float samples at the scale of int16, divided by 32768"
 FIRST_CHANNEL = "channels that cancel when averaged (one is inverted), one of them used"
 
@@ -57,7 +57,7 @@ def to_mono(
         DataError: NaN or infinite samples, or samples of no known scale.
     """
     repairs = []
-    chosen = samples[list(channels)]
+    chosen = samples[channels[0]][None] if len(channels) == 1 else samples[list(channels)]
     mono = chosen[0] if len(channels) == 1 else chosen.mean(axis=0)
     if not np.isfinite(mono).all():
         bad = int(np.count_nonzero(~np.isfinite(mono)))
@@ -83,7 +83,8 @@ def _if_cancelled(
     mono: NDArray[np.float32], channels: NDArray[np.float32]
 ) -> NDArray[np.float32] | None:
     """The first channel with a signal, where the mean of the channels has lost it; else None."""
-    levels = channels.std(axis=1)
-    if not len(mono) or not mono.std() < CANCELLED * levels.max():
+    if not len(mono):
         return None
-    return channels[int(np.argmax(levels >= CANCELLED * levels.max()))]
+    ranges = np.ptp(channels, axis=1)  # less work than a variance, and blind to an offset as well
+    least = CANCELLED * ranges.max()
+    return channels[int(np.argmax(ranges >= least))] if np.ptp(mono) < least else None

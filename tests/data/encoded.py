@@ -26,7 +26,8 @@ def encode(
         streams = [
             container.add_stream(codec, rate=rate, options=codec_options or {}) for _ in tracks
         ]
-        film = container.add_stream("mpeg4", rate=5) if video else None
+        film_codec = "mpeg4" if path.suffix == ".mp4" else "libvpx"
+        film = container.add_stream(film_codec, rate=5) if video else None
         for stream, samples in zip(streams, tracks, strict=True):
             stream.layout = {1: "mono", 2: "stereo"}[len(samples)]
             if bit_rate:
@@ -48,7 +49,7 @@ def _frames(stream: av.AudioStream, samples: np.ndarray) -> list[av.AudioFrame |
     """Cut samples into frames of the encoder's size and sample format."""
     context, layout = stream.codec_context, stream.layout.name
     kind = context.codec.audio_formats[0].name
-    whole = av.AudioFrame.from_ndarray(samples.astype(np.float32), "fltp", layout)
+    whole = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples, np.float32), "fltp", layout)
     whole.sample_rate, whole.pts, whole.time_base = stream.rate, 0, Fraction(1, stream.rate)
     fifo = av.AudioFifo()
     resampler = av.AudioResampler(kind, layout, stream.rate)
