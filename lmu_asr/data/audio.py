@@ -17,6 +17,7 @@ import numpy as np
 import soundfile
 from lhotse import Recording
 from lhotse.audio import AudioSource
+from lhotse.utils import fastcopy
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
@@ -30,6 +31,7 @@ AUDIO_SUFFIXES = (
     *(".au", ".caf", ".m4a", ".aac", ".mka", ".wma", ".amr", ".webm", ".mp4", ".3gp", ".mkv"),
     *(".mov", ".avi"),
 )
+EXACT_SUFFIXES = (".flac", ".wav", ".opus", ".ogg", ".sph")  # whose headers do not estimate
 UNKNOWN_LENGTH = 1 << 62  # libsndfile gives 2^63 - 1 for FLAC of a pipe
 
 
@@ -64,6 +66,21 @@ def recording_from_file(path: Path, recording_id: str) -> Recording:
         num_samples=frames,
         duration=frames / rate,
     )
+
+
+def with_counted_length(recording: Recording) -> Recording:
+    """Return a recording that another tool described, with as many samples as are decoded.
+
+    Tools disagree on the length of compressed audio: they take an estimate, or the encoder's delay.
+
+    Raises:
+        DataError: as :func:`recording_from_file`.
+    """
+    path = Path(recording.sources[0].source)
+    if path.suffix.lower() in EXACT_SUFFIXES:
+        return recording
+    found = recording_from_file(path, recording.id)
+    return fastcopy(recording, num_samples=found.num_samples, duration=found.duration)
 
 
 def _refuse_unreadable(path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from lhotse import CutSet, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from lhotse.utils import fastcopy
 
+from lmu_asr.data.audio import with_counted_length
 from lmu_asr.data.audio_paths import resolve_audio
 from lmu_asr.data.manifests import Manifests, file_key, recording_rows, supervision_rows
 from lmu_asr.data.rows import Rows, names
@@ -87,5 +88,9 @@ def _local(
             problems[recording.id] = f"{audio}: no such file"
             continue
         files.append(file_key(str(audio)))
-        kept.append(fastcopy(recording, sources=[fastcopy(source, source=str(audio))]))
+        here = fastcopy(recording, sources=[fastcopy(source, source=str(audio))])
+        try:
+            kept.append(with_counted_length(here))
+        except DataError as error:
+            problems[recording.id] = str(error)
     return Manifests(RecordingSet(kept), SupervisionSet(supervisions), problems, files)

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from lhotse import CutSet
+from lhotse import CutSet, RecordingSet, SupervisionSegment, SupervisionSet
 from lhotse.utils import fastcopy
 
+from lmu_asr.config import FeaturesConfig
+from lmu_asr.data.audio import recording_from_file
 from lmu_asr.data.features import make_cuts
 from lmu_asr.data.importers import import_data, split_paths
+from lmu_asr.data.validate import validate_and_repair
 from lmu_asr.errors import DataError
-from tests.data.speech import write_audio
+from tests.data.encoded import encode
+from tests.data.speech import RATE, noise, write_audio
 
 TEXTS = {f"utt{i:02d}": f"text number {i}" for i in range(20)}
 
@@ -117,6 +121,24 @@ def test_every_door_gives_the_same(audio, tmp_path, door):
         assert source.resolve() == (audio / f"{name}.wav").resolve()
     if door not in ("cuts", "librispeech"):
         assert found["utt19"].channel == [0, 1] and found["utt00"].channel == 0
+
+
+def test_lhotse_takes_the_decoded_length_of_an_mp3(tmp_path):
+    mp3 = encode(tmp_path / "a.mp3", [noise(0.7).T], RATE, "libmp3lame", write_xing="0")
+    estimated = soundfile.info(mp3).frames  # what lhotse has written
+    recording = recording_from_file(mp3, "a")
+    counted = recording.num_samples
+    assert estimated != counted
+    recording = fastcopy(recording, num_samples=estimated, duration=estimated / RATE)
+    RecordingSet.from_recordings([recording]).to_file(tmp_path / "recordings.jsonl")
+    said = SupervisionSegment("u", "a", 0.0, estimated / RATE, text="hello")
+    SupervisionSet.from_segments([said]).to_file(tmp_path / "supervisions.jsonl")
+    given = import_data(tmp_path / "supervisions.jsonl")
+    assert [r.num_samples for r in given.recordings] == [counted]
+    kept, _ = validate_and_repair(given, "train", FeaturesConfig(), str)
+    assert [s.duration for s in kept.supervisions] == [counted / RATE]
+    mp3.write_bytes(b"no audio" * 100)
+    assert "not readable" in import_data(tmp_path / "supervisions.jsonl").problems["a"]
 
 
 def test_kaldi_segments(audio, tmp_path):
