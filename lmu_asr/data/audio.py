@@ -32,6 +32,7 @@ AUDIO_SUFFIXES = (
     *(".mov", ".avi"),
 )
 EXACT_SUFFIXES = (".flac", ".wav", ".opus", ".ogg", ".sph")  # whose headers do not estimate
+MOST_PER_BYTE = 8192  # samples; FLAC of silence has 4700 a byte, all else fewer
 UNKNOWN_LENGTH = 1 << 62  # libsndfile gives 2^63 - 1 for FLAC of a pipe
 
 
@@ -56,6 +57,7 @@ def recording_from_file(path: Path, recording_id: str) -> Recording:
                 frames, rate, channels = av_audio.describe(path)
             else:
                 frames, rate, channels = stream.frames, stream.samplerate, stream.channels
+        _refuse_impossible(path, frames)
         refuse_cut_short(path)
     except (soundfile.SoundFileError, OSError) as error:
         raise DataError(f"{path}: not readable as audio: {error}") from error
@@ -81,6 +83,15 @@ def with_counted_length(recording: Recording) -> Recording:
         return recording
     found = recording_from_file(path, recording.id)
     return fastcopy(recording, num_samples=found.num_samples, duration=found.duration)
+
+
+def _refuse_impossible(path: Path, frames: int) -> None:
+    size = path.stat().st_size
+    if frames > MOST_PER_BYTE * size:
+        raise DataError(
+            f"{path}: cut short or damaged: its header says {frames} samples, "
+            f"more than {size} bytes can hold"
+        )
 
 
 def _refuse_unreadable(path: Path) -> None:
@@ -170,6 +181,8 @@ def read_audio(
                 sample_rate = int(stream.samplerate)
     except (soundfile.SoundFileError, OSError) as error:
         raise DataError(f"{path}: not readable as audio: {error}") from error
+    except MemoryError as error:
+        raise DataError(f"{path}: not enough memory for {num_samples} samples: cut it") from error
     if samples.shape[1] < num_samples:
         raise DataError(
             f"{path}: cut short: ends after {offset + samples.shape[1]} samples, "

@@ -113,6 +113,20 @@ def test_flac_of_a_pipe_is_counted(tmp_path):
     np.testing.assert_array_equal(read_audio(path, 7000, 1000)[0], whole[:, 7000:])
 
 
+def test_a_header_that_promises_the_impossible_is_refused(tmp_path):
+    path = write_audio(tmp_path / "a.flac", 0.5)
+    data = bytearray(path.read_bytes())
+    data[21] |= 0x0F  # 2^36 - 1 samples, and no memory for them
+    data[22:26] = b"\xff" * 4
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=f"cut short or damaged: .* {2**36 - 1} samples"):
+        recording_from_file(path, "a")
+    with pytest.raises(DataError, match=r"cut short|not readable|not enough memory"):
+        read_audio(path, 0, 2**45)
+    soundfile.write(path, np.zeros(10_000_000), RATE)
+    assert recording_from_file(path, "a").num_samples == 10_000_000
+
+
 def frames_of_mp3(path: Path, rate: int) -> int:
     """Samples by the parser of FFmpeg."""
     with av.open(str(path)) as container:
