@@ -13,6 +13,8 @@ from typing import IO
 from lmu_asr.errors import DataError, LmuAsrError
 
 LONGEST_LINE = 1 << 20  # bytes: a file without line feeds must not fill the memory
+_BLOCK = 1 << 17
+_END = b"\n"
 _GZIP = b"\x1f\x8b"
 
 
@@ -36,17 +38,11 @@ def text_lines(
     number = 0
     try:
         with _opened(Path(path)) as stream:
-            while raw := stream.readline(longest + 1):
-                number += 1
-                if number == 1 or len(raw) > longest or b"\0" in raw:
-                    raw = _checked(raw, f"{path}:{number}", number == 1, error, longest)
-                yield number, raw.removesuffix(b"\n").removesuffix(b"\r").decode()
-    except UnicodeDecodeError as fault:
-        byte = fault.object[fault.start]
-        raise error(
-            f"{path}:{number}: byte {byte:#04x} is not UTF-8: "
-            "convert the file, for example with iconv"
-        ) from fault
+            for block in _blocks(stream, longest):
+                lines = _decoded(block, Path(path), number, error, longest).split("\n")
+                for line in lines[:-1] if block.endswith(b"\n") else lines:
+                    number += 1
+                    yield number, line
     except (EOFError, zlib.error, gzip.BadGzipFile) as fault:
         raise error(
             f"{path}:{number + 1}: the compressed file is cut short or damaged: {fault}"
@@ -78,12 +74,46 @@ def _opened(path: Path) -> IO[bytes] | gzip.GzipFile:
     return gzip.open(path, "rb") if packed else open(path, "rb")
 
 
-def _checked(raw: bytes, where: str, first: bool, error: type[LmuAsrError], longest: int) -> bytes:
-    """Return a line without a byte-order mark, or refuse what is no line of UTF-8 text."""
-    if len(raw) > longest:
-        raise error(f"{where}: a line of more than {longest} bytes: is this the right file?")
-    if first and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise error(f"{where}: UTF-16, not UTF-8: convert the file, for example with iconv")
-    if b"\0" in raw:
-        raise error(f"{where}: a NUL byte: this is no text file")
-    return raw.removeprefix(codecs.BOM_UTF8) if first else raw
+def _blocks(stream: IO[bytes] | gzip.GzipFile, longest: int) -> Iterator[bytes]:
+    """Yield whole lines, many at a time, or the beginning of one that is too long."""
+    rest = b""
+    while part := stream.read1(_BLOCK):  # type: ignore[union-attr]
+        end = part.rfind(b"\n") + 1
+        if end:
+            yield rest + part[:end]
+            rest = part[end:]
+        else:
+            rest += part
+            if len(rest) > longest:
+                break
+    if rest:
+        yield rest
+
+
+def _decoded(block: bytes, path: Path, before: int, error: type[LmuAsrError], longest: int) -> str:
+    """Return the text of a block of lines that begins after ``before`` lines."""
+
+    def where(offset: int) -> str:
+        return f"{path}:{before + block.count(_END, 0, offset) + 1}"
+
+    if before == 0:
+        if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise error(f"{path}:1: UTF-16, not UTF-8: convert it, for example with iconv")
+        block = block.removeprefix(codecs.BOM_UTF8)
+    if (at := block.find(b"\0")) >= 0:
+        raise error(f"{where(at)}: a NUL byte: this is no text file")
+    if len(block) > longest:
+        for number, line in enumerate(block.split(b"\n"), before + 1):
+            if len(line) > longest:
+                raise error(
+                    f"{path}:{number}: a line of more than {longest} bytes: is this the right file?"
+                )
+    try:
+        text = block.decode()
+    except UnicodeDecodeError as fault:
+        raise error(
+            f"{where(fault.start)}: byte {block[fault.start]:#04x} is not UTF-8: "
+            "convert the file, for example with iconv"
+        ) from fault
+    # a block ends at a line's end, so that no \r\n is cut in two
+    return text.replace("\r\n", "\n") if "\r" in text else text
