@@ -16,6 +16,7 @@ from lmu_asr.corpora.fetch import Archive, Downloaded, unpack
 from lmu_asr.corpora.splits import OPENSLR, join_splits
 from lmu_asr.data.manifests import Utterance, from_utterances
 from lmu_asr.errors import DataError
+from lmu_asr.text_lines import text_lines
 
 TRANSCRIPT = "aishell_transcript_v0.8.txt"
 
@@ -44,7 +45,7 @@ class Aishell(Downloaded):
         transcript = next(iter(sorted(source.rglob(TRANSCRIPT))), None)
         if transcript is None:
             raise DataError(f"{source}: no {TRANSCRIPT} in it or below")
-        lines = transcript.read_text(encoding="utf-8").splitlines()
+        lines = (line for _, line in text_lines(transcript))
         texts = dict(line.split(maxsplit=1) for line in lines if len(line.split()) > 1)
         root = transcript.parents[1] / "wav"
         return join_splits(config, lambda part: _read(root / part, texts))

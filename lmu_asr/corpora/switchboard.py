@@ -16,6 +16,7 @@ from lmu_asr.corpora.base import Manifests
 from lmu_asr.corpora.text import normalize_english
 from lmu_asr.data.manifests import Utterance, from_utterances
 from lmu_asr.errors import DataError
+from lmu_asr.text_lines import text_lines
 
 DEV_UTTERANCES = 4000
 # written in many ways, said in few; scoring counts each group as one word and as optional
@@ -83,7 +84,7 @@ def normalize_swb(text: str) -> str:
 
 def _conversation(path: Path, audio: dict[str, Path]) -> Iterator[Utterance]:
     """Yield the utterances of one side: ``sw2001A-ms98-a-0001 0.000000 0.977625 words``."""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in text_lines(path):
         fields = [*line.split(maxsplit=3), ""]
         match = re.fullmatch(r"sw(\d{4})([AB])-ms98-a-\w+", fields[0])
         if match is None or len(fields) < 4:
@@ -99,7 +100,7 @@ def _conversation(path: Path, audio: dict[str, Path]) -> Iterator[Utterance]:
 
 def _evaluation(stm: Path, audio: dict[str, Path]) -> Iterable[Utterance]:
     """Yield the scored segments: ``en_4156 A en_4156_A 301.85 302.48 <O,en,F,en-F> words``."""
-    for number, line in enumerate(stm.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in text_lines(stm):
         fields = [*line.split(maxsplit=6), ""]
         if line.startswith(";;") or len(fields) < 7 or "IGNORE_TIME" in line.upper():
             continue

@@ -17,6 +17,7 @@ from lmu_asr.corpora.splits import OPENSLR, join_splits
 from lmu_asr.corpora.text import normalize_english
 from lmu_asr.data.manifests import Utterance, from_utterances
 from lmu_asr.errors import DataError
+from lmu_asr.text_lines import text_lines
 
 SHA256 = "ad1e454d14d1ad550bc2564c462d87c7a7ec83d4dc2b9210f22ab4973b9eccdb"
 IGNORED = "ignore_time_segment_in_scoring"
@@ -54,7 +55,7 @@ def _read(folder: Path) -> Manifests:
 def _utterances(stm: Path) -> Iterator[Utterance]:
     """Yield the segments: ``<file> <channel> <speaker> <start> <end> <label> <words>``."""
     audio = stm.parents[1] / "sph" / f"{stm.stem}.sph"
-    for number, line in enumerate(stm.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in text_lines(stm):
         fields = line.split(maxsplit=6)
         if not line.strip() or line.startswith(";;") or IGNORED in line:
             continue

@@ -97,7 +97,11 @@ class _Reader:
 
     def read(self) -> NgramModel:
         """Read the whole file."""
-        return self._parse(self._lines())
+        lines = self._lines()
+        model = self._parse(lines)
+        for _ in lines:  # to the end: there stands the sum of a compressed file
+            pass
+        return model
 
     def _lines(self) -> Iterator[str]:
         for number, line in text_lines(self.path, LangError):

@@ -112,6 +112,11 @@ def test_unreadable(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(GOOD.encode())[:-30])
     with pytest.raises(LangError, match="cut short or damaged"):
         read_arpa(path)
+    packed = bytearray(gzip.compress(GOOD.encode()))
+    packed[-5] ^= 1  # in the sum, which stands after all the text
+    path.write_bytes(packed)
+    with pytest.raises(LangError, match="cut short or damaged: CRC check failed"):
+        read_arpa(path)
     path.write_bytes(gzip.compress(GOOD.replace("a b", "\xe9 b").encode("latin-1")))
     with pytest.raises(LangError, match=":14: byte 0xe9 is not UTF-8"):
         read_arpa(path)
