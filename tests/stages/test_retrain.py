@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lmu_asr.config import Config
 from lmu_asr.lang.lang import Lang
 from lmu_asr.lang.ngram import train_ngram, write_arpa
 from lmu_asr.stages import common, load_stage
 from lmu_asr.stages.common import Context, current_stamp, run_stage, why_stale
 from lmu_asr.stages.stamp import Stamp
 from lmu_asr.training.run import training_lang
-
-TEXTS = ["two red roses", "red two", "roses red"]
-LEXICON = (
-    "two T UW\nred R EH D\nroses R OW Z\ntoo T UW\nto T UW\nread R EH D\nrose R OW Z\nzoo Z UW\n"
-)
-
-
-def context_of(tmp_path: Path, unit: str = "phone", **options: object) -> Context:
-    """A prepared corpus, as if stage 1 had run; ``options`` by dotted key with two underscores."""
-    config = Config()
-    values = {"lang__unit": unit, "lang__oov": "drop", "lm__order": 2, **options}
-    if unit == "phone":
-        values.setdefault("lang__lexicon", str(tmp_path / "lexicon.txt"))
-    for key, value in values.items():
-        section, name = key.split("__")
-        config = replace(config, **{section: replace(getattr(config, section), **{name: value})})
-    context = Context(config, tmp_path / "data", tmp_path / "exp", "", nj=1)
-    features = load_stage("features").stamp_path(context)
-    if not features.exists():
-        (tmp_path / "lexicon.txt").write_text(LEXICON)
-        context.features_dir.mkdir(parents=True)
-        lines = (f"u{number} {text}\n" for number, text in enumerate(TEXTS))
-        (context.features_dir / "train_text").write_text("".join(lines))
-        Stamp("key", {}, {}).save(features)
-    return context
+from tests.stages.prepared import LEXICON, TEXTS, context_of, write
 
 
 def finish(context: Context) -> list[str]:
@@ -57,11 +31,6 @@ def finish(context: Context) -> list[str]:
 ALL = ["lang", "graph", "train", "decode"]
 WITHOUT_TRAINING = ["lang", "graph", "decode"]
 MORE = "tow T OW\ntwo-red T UW R EH D\n"
-
-
-def write(path: Path, text: str) -> str:
-    path.write_text(text)
-    return str(path)
 
 
 def arpa(path: Path) -> str:
