@@ -53,7 +53,8 @@ class HostileError(ValueError):
 def unpack(path: Path, target: Path) -> None:
     """Unpack a tar or zip archive; every file appears in ``target`` only when all are unpacked.
 
-    Links, devices and directories are left out. Of members of one name the last counts.
+    Links, devices and directories are left out (in a zip a link is a file that holds its target). Of
+    members of one name the last counts.
 
     Raises:
         DataError: the archive is damaged, encrypted or hostile; nothing is left in ``target``.
@@ -130,7 +131,7 @@ def _write(staging: Path, name: str, stream: IO[bytes], allowance: _Allowance) -
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise HostileError(f"member '{name}' is a file and a directory") from error
     except OSError as error:
-        if error.errno is None or place.exists() or len(name) < 200:
+        if error.errno != errno.ENAMETOOLONG:
             raise
         raise HostileError(f"member '{name}' cannot be a file here: {error.strerror}") from error
 
@@ -151,13 +152,11 @@ def _zip_members(raw: IO[bytes], allowance: _Allowance) -> Iterator[tuple[str, I
         for info in infos:
             if info.flag_bits & 1:
                 raise HostileError(f"member '{info.filename}' is encrypted")
-            if not info.is_dir() and not _is_link(info):
-                with archive.open(info) as stream:
+            with archive.open(
+                info
+            ) as stream:  # compares the two places that name it, directories too
+                if not info.is_dir():
                     yield _safe(info.filename), stream
-
-
-def _is_link(info: zipfile.ZipInfo) -> bool:
-    return (info.external_attr >> 28) == 0o12  # the upper half is the mode of Unix, S_IFLNK there
 
 
 def _tar_members(raw: IO[bytes], allowance: _Allowance) -> Iterator[tuple[str, IO[bytes]]]:

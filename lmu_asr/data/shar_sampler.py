@@ -342,7 +342,8 @@ class FetchedFiles:
 
 def _locked(folder: Path) -> int | None:
     """Hold the directory for as long as this process or a child of it lives; None: another does."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    # a link, or a pipe that would block, may lie in a directory that all can write to
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -8,6 +8,7 @@ the stage run again.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -99,6 +100,10 @@ def file_state(path: Path) -> list[int]:
         return []
     except ValueError:  # a name with a NUL, in a damaged stamp
         return []
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return []
+        raise
     return [status.st_size, status.st_mtime_ns]
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import random
+import socket
 import tarfile
+import urllib.error
 import zipfile
 
 import pytest
@@ -146,6 +149,86 @@ def test_nobody_listens(tmp_path, monkeypatch):
     monkeypatch.setattr(fetch, "FIRST_WAIT", 0.0)
     with pytest.raises(DataError, match=r"8 tries.*refused"):
         download(["http://127.0.0.1:9/a.bin"], tmp_path / "a.bin", SHA)
+
+
+def names(monkeypatch, code):
+    """Let every look-up of a name fail; returns the waits."""
+    waits = []
+
+    def fail(*args, **kwargs):
+        raise socket.gaierror(code, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    monkeypatch.setattr(fetch.time, "sleep", waits.append)
+    return waits
+
+
+@pytest.mark.parametrize(("code", "tries"), [(socket.EAI_NONAME, 0), (socket.EAI_AGAIN, 1)])
+def test_name_that_does_not_resolve_ends_at_once(tmp_path, monkeypatch, code, tries):
+    waits = names(monkeypatch, code)
+    with pytest.raises(
+        DataError, match=r"a\.bin cannot be downloaded.*not known.*corpus\.download_dir=DIR"
+    ):
+        download(["http://no-such-host.invalid/a.bin"], tmp_path / "a.bin", SHA)
+    assert waits == [1.0] * tries
+
+
+def test_no_route_ends_at_once(tmp_path, monkeypatch):
+    waits = names(monkeypatch, 0)
+
+    def fail(*args, **kwargs):
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    monkeypatch.setattr(socket, "create_connection", fail)
+    with pytest.raises(DataError, match=r"unreachable.*corpus\.download_dir"):
+        download(["http://127.0.0.1:9/a.bin"], tmp_path / "a.bin", SHA)
+    assert waits == [1.0]
+
+
+def test_network_that_goes_away_is_waited_for(server, tmp_path, monkeypatch):
+    server.faults["/a.bin"] = [("drop", 100_000)]
+    real, fails = fetch._open, [socket.gaierror(socket.EAI_NONAME, "not known")] * 5
+
+    def open_or_fail(request, part):
+        if part.exists() and fails:
+            raise urllib.error.URLError(fails.pop())
+        return real(request, part)
+
+    monkeypatch.setattr(fetch, "_open", open_or_fail)
+    get(server, tmp_path)
+    assert fails == []
+
+
+def test_waiting_says_how_long(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(fetch.time, "sleep", lambda seconds: None)
+    with pytest.raises(DataError, match="8 tries without a byte"):
+        download(["http://127.0.0.1:9/a.bin"], tmp_path / "a.bin", SHA)
+    said = [r.getMessage().partition("; ")[2] for r in caplog.records if "try" in r.getMessage()]
+    assert said[0] == "try 2 of 8 in 1 s, given up after 127 s more of waiting"
+    assert said[6] == "try 8 of 8 in 64 s, given up after 64 s more of waiting"
+
+
+@pytest.mark.parametrize("address", ["nonsense", "foo://host/a", "http://[", "http://a b/c"])
+def test_address_that_is_none_is_not_tried_again(tmp_path, monkeypatch, address):
+    waits = names(monkeypatch, socket.EAI_NONAME)
+    with pytest.raises(DataError, match=r"corpus\.mirror"):
+        download([f"{address}/a.bin"], tmp_path / "a.bin", SHA)
+    assert waits == []
+
+
+@pytest.mark.parametrize("state", [b"", b"[]", b'{"url": 3}', b"[" * 5000, b"\xff"])
+def test_damaged_note_beside_a_part_begins_anew(server, tmp_path, state):
+    (tmp_path / "a.bin.part").write_bytes(b"x" * 50)
+    (tmp_path / "a.bin.part.json").write_bytes(state)
+    get(server, tmp_path)
+
+
+def test_damaged_mark_unpacks_again(server, tmp_path):
+    archive = archive_of(server, tar({"a.txt": b"one"}))
+    (tmp_path / ".unpacked").mkdir()
+    (tmp_path / ".unpacked" / "x.tar.gz.json").write_text("{")
+    fetch_and_unpack([archive], [server.base], tmp_path)
+    assert (tmp_path / "a.txt").read_bytes() == b"one"
 
 
 def test_no_room(server, tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from lmu_asr.stages.common import (
     say_plan,
     why_run,
 )
+from lmu_asr.stages.stamp import Stamp
 
 
 @pytest.fixture
@@ -205,3 +206,24 @@ def test_unknown_option_has_status_2_and_a_suggestion(capsys: pytest.CaptureFixt
         make_parser(load_stage("lang")).parse_args(["--config", "x", "--data-dri", "y"])
     assert exit_.value.code == 2
     assert "did you mean --data-dir" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", "3", "{}", "[" * 5000, "\xff",
+        '{"key": 1, "parts": {}, "outputs": {}}',
+        '{"key": "k", "parts": [], "outputs": {}}',
+        '{"key": "k", "parts": {}, "outputs": {"a": 3}}',
+        '{"key": "k", "parts": {}, "outputs": {"a": ["x"]}}',
+        '{"key": "k", "parts": {}, "outputs": [1]}',
+    ],
+)  # fmt: skip
+def test_damaged_stamp_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "s.json").write_text(text, encoding="latin-1")
+    assert Stamp.load(tmp_path / "s.json") is None
+
+
+def test_names_in_a_damaged_stamp(tmp_path: Path) -> None:
+    stamp = Stamp("k", {}, {"a\0b": [1, 2], "x" * 5000: [1, 2]})
+    assert len(stamp.broken_outputs(tmp_path)) == 2

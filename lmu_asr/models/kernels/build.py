@@ -1,17 +1,20 @@
 """Build and load the compiled parts: one shared library a source file, kept in the user's cache.
 
 ``LMU_ASR_NATIVE=0`` turns compiled parts off; ``CXX`` names the compiler; ``LMU_ASR_CACHE`` the
-directory of built libraries. Without a compiler the same functions run in torch.
+directory of built libraries, which must be the user's own. Without a compiler the same functions
+run in torch.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import logging
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
@@ -38,27 +41,63 @@ def load_library(source: Path) -> ctypes.CDLL | None:
         logging.info("no C++ compiler: %s runs in torch, slower", source.name)
         return None
     try:
-        return _load(_built(source, compiler))
+        return _built_and_loaded(source, compiler)
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", "") or str(error)
         logging.warning("%s runs in torch: not built: %s", source.name, detail.strip()[:300])
         return None
 
 
-def _built(source: Path, compiler: str) -> Path:
+def _built_and_loaded(source: Path, compiler: str) -> ctypes.CDLL:
+    """Load the library from the cache, building it where it is not there yet.
+
+    Code is loaded from there, so the directory and the file must be this user's alone. Where they
+    are not, the library is built in a directory that no one else can enter, for this process.
+    """
     about = [source.read_text(encoding="utf-8"), FLAGS, compiler, _version(compiler), _processor()]
     name = f"{source.stem}-{fingerprint(about)[:16]}.so"
+    reason = "there is no home directory"
     for directory in _cache_directories():
-        target = directory / name
-        if target.is_file():
-            return target
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            _compile(source, compiler, target)
-        except PermissionError:
+        reason = _why_not_ours(directory)
+        if reason:
             continue
-        return target
-    raise PermissionError("no directory to keep it in; set LMU_ASR_CACHE")
+        target = directory / name
+        if not _is_ours(target):
+            _compile(source, compiler, target)
+        return _load(target)
+    logging.warning("%s: built for this process alone: %s; set LMU_ASR_CACHE", source.name, reason)
+    with tempfile.TemporaryDirectory(prefix="lmu_asr-") as fresh:  # 0700; loaded code stays
+        target = Path(fresh) / name
+        _compile(source, compiler, target)
+        return _load(target)
+
+
+def _why_not_ours(directory: Path) -> str:
+    """Make ``directory`` and return why code must not be loaded from it; empty where it may be."""
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(mode=0o700)
+        status = directory.lstat()
+        if not stat.S_ISDIR(status.st_mode):
+            return f"{directory} is a link or a file"
+        if status.st_uid != os.getuid():
+            return f"{directory} belongs to another user"
+        if status.st_mode & 0o022:  # others could write: made by this user with a wide umask
+            directory.chmod(0o700)
+        return "" if os.access(directory, os.W_OK | os.X_OK) else f"{directory} cannot be written"
+    except OSError as error:
+        return f"{directory}: {error.strerror}"
+
+
+def _is_ours(library: Path) -> bool:
+    """Whether a built library is a plain file that only this user can have written."""
+    try:
+        status = library.lstat()
+    except FileNotFoundError:
+        return False
+    plain = stat.S_ISREG(status.st_mode) and not status.st_mode & 0o022
+    return plain and status.st_uid == os.getuid()
 
 
 def _compile(source: Path, compiler: str, target: Path) -> None:
@@ -78,10 +117,14 @@ def _load(library: Path) -> ctypes.CDLL:
 
 
 def _cache_directories() -> list[Path]:
-    own = os.environ.get("LMU_ASR_CACHE")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    shared = Path(tempfile.gettempdir()) / f"lmu_asr-{os.getuid()}"
-    return [Path(own)] if own else [home / "lmu_asr", shared]
+    """The directory that the user names, else the one in the user's home."""
+    if own := os.environ.get("LMU_ASR_CACHE"):
+        return [Path(own)]
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # neither HOME nor an entry among the users
+        return []
+    return [home / "lmu_asr"]
 
 
 def _version(compiler: str) -> str:
