@@ -19,7 +19,7 @@ TRAINED = ("seed", "augment", "model", "train")
 
 
 def marked_overrides(config: Config, exp_dir: Path) -> tuple[str, ...]:
-    """Return the overrides that a row of results must show, ``key=value``, in order of key.
+    """Return the overrides that a row of results must show, ``key=value``; those of training first.
 
     Args:
         config: the configuration of the decode.
@@ -28,7 +28,8 @@ def marked_overrides(config: Config, exp_dir: Path) -> tuple[str, ...]:
     now, then = _by_key(config), _by_key(_trained_with(exp_dir) or config)
     found = {key: text for key, text in now.items() if key.split(".")[0] not in TRAINED}
     found |= {key: text for key, text in then.items() if key.split(".")[0] in TRAINED}
-    return tuple(f"{key}={found[key]}" for key in sorted(found))
+    keys = sorted(found, key=lambda key: (key.split(".")[0] not in TRAINED, key))
+    return tuple(f"{key}={found[key]}" for key in keys)
 
 
 def _by_key(config: Config) -> dict[str, str]:

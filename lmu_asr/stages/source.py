@@ -88,9 +88,11 @@ def _check_apart(context: Context) -> None:
     for place, option in ((context.corpus_dir, "--data-dir"), (context.results_dir, "--exp-dir")):
         where = place.resolve()
         if where.is_relative_to(source) or source.is_relative_to(where):
+            inside = where.parent.is_relative_to(source)  # then no name helps
+            advice = "" if inside else "give it another name with --set corpus.id=NAME, or "
             raise StageError(
-                f"{source}: a source is never written to, but this run would write to {where}: give "
-                f"it another name with --set corpus.id=NAME, or another {option}"
+                f"{source}: a source is never written to, but this run would write to {where}: "
+                f"{advice}take another {option}"
             )
 
 

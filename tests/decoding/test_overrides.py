@@ -20,13 +20,13 @@ def changed(*overrides: str) -> Config:
 
 
 def test_sizes_are_those_of_the_training_scales_those_of_the_decode(tmp_path: Path) -> None:
-    now = changed("decode.beam=3", "model.dim=9")
-    assert marked_overrides(now, tmp_path) == ("decode.beam=3", "model.dim=9")
+    now = changed("model.dim=9", "decode.beam=3")
+    assert marked_overrides(now, tmp_path) == ("model.dim=9", "decode.beam=3")
     save_config(
         changed("model.dim=64", "train.epochs=1", "decode.beam=5"), tmp_path / "config.yaml"
     )
     assert marked_overrides(Config(), tmp_path) == ("model.dim=64", "train.epochs=1")
-    assert marked_overrides(now, tmp_path) == ("decode.beam=3", "model.dim=64", "train.epochs=1")
+    assert marked_overrides(now, tmp_path) == ("model.dim=64", "train.epochs=1", "decode.beam=3")
     save_config(Config(), tmp_path / "config.yaml")
     assert marked_overrides(Config(), tmp_path) == ()
 
