@@ -183,7 +183,7 @@ class _Reader:
 
     def _value(self, text: str, name: str) -> float:
         try:
-            value = float(text)
+            value = float(text if "_" not in text else "")  # Python reads 1_0 as 10
         except ValueError:
             raise self.fail(f"{name} {text!r} is no number") from None
         if value == -math.inf:

@@ -40,6 +40,9 @@ def test_nothing_wrong(whole):
     assert kept.supervisions[0].text == "one two"
     assert report.dropped == {} and report.repaired == {}
     assert report.summary() == "6 of 6 utterances kept"
+    assert report.text is not None
+    assert report.text.summary().endswith("for example u0: 'One TWO' -> 'one two'")
+    assert report.to_json()["text"]["changed"] == 1
 
 
 @pytest.mark.parametrize(
