@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import re
+import signal
 from collections.abc import Iterator
 
 import lhotse  # noqa: F401  (extends PATH and sys.path at import: not by whichever test comes first)
@@ -24,6 +25,12 @@ FOREIGN = re.compile(
 )
 for name in [name for name in os.environ if FOREIGN.match(name)]:
     del os.environ[name]
+
+# A shell ignores SIGINT for its background jobs, nohup SIGHUP, and all children would inherit that.
+# A handler that does nothing is as good here, and the children that tests start have the default.
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)
 
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]

@@ -15,6 +15,7 @@ import torch
 
 from tests.leaks import Watch, children, process_state, threads
 
+ROOT = Path(__file__).resolve().parents[1]
 EVENT = threading.Event()
 
 
@@ -89,3 +90,22 @@ def test_the_failure_of_the_block_comes_first() -> None:
         os.environ["LEFT"] = "x"
         raise ValueError("own")
     del os.environ["LEFT"]
+
+
+IGNORED = """
+import signal, subprocess, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for a job in the background
+import tests.conftest
+show = "import os, signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+show += "; print([name for name in os.environ if 'proxy' in name.lower() or name == 'RANK'])"
+print(subprocess.run([sys.executable, "-c", show], check=True, capture_output=True, text=True).stdout)
+"""
+
+
+def test_what_the_shell_has_set_reaches_no_test() -> None:
+    environment = {**os.environ, "http_proxy": "http://127.0.0.1:9", "RANK": "1"}
+    command = [sys.executable, "-c", IGNORED]
+    done = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["True", "[]"], done.stderr
