@@ -6,6 +6,7 @@ import locale
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import threading
@@ -21,6 +22,7 @@ PATIENCE = 10.0  # seconds: threads and children that were told to end may need 
 SERVANTS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 # What libraries set for themselves when they are first used.
 OF_LIBRARIES = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR", "KMP_DUPLICATE_LIB_OK")
+LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_CPU)
 THREADS_OF_LIBRARIES = ("tqdm_monitor",)
 
 
@@ -41,6 +43,7 @@ def process_state() -> dict[str, object]:
         "torch deterministic": torch.are_deterministic_algorithms_enabled(),
         "torch flushes denormals": (torch.full((1,), 1e-39) * 0.5).item() == 0,
         "torch process group": torch.distributed.is_initialized(),
+        "limits of the process": [resource.getrlimit(kind) for kind in LIMITS],
         "logging level": (logging.root.level, logging.root.manager.disable),
         "logging handlers": {id(h): str(h) for h in logging.root.handlers if not _of_pytest(h)},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 from tests.leaks import Watch, children, process_state, threads
 
 ROOT = Path(__file__).resolve().parents[1]
+SOFT, HARD = resource.getrlimit(resource.RLIMIT_AS)
 EVENT = threading.Event()
 
 
@@ -33,6 +35,7 @@ LEAKS: list[tuple[str, Callable[[], object]]] = [
     ("torch flushes denormals: False", lambda: torch.set_flush_denormal(True)),
     ("torch gradients: True", lambda: torch.set_grad_enabled(False)),
     ("handler of signal 10: ", lambda: signal.signal(signal.SIGUSR1, signal.SIG_IGN)),
+    ("limits of the process: ", lambda: resource.setrlimit(resource.RLIMIT_AS, (2**50, HARD))),
     ("sys.path: ", lambda: sys.path.append("left")),
     ("thread 'left'", start_a_thread),
 ]
@@ -65,6 +68,7 @@ def test_what_is_left_behind_is_named(
         signal.signal(signal.SIGUSR1, handler)
         torch.set_default_dtype(torch.float32)
         torch.set_grad_enabled(True)
+        resource.setrlimit(resource.RLIMIT_AS, (SOFT, HARD))
 
 
 def test_a_child_that_goes_on_is_named(mended: None) -> None:
