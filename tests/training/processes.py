@@ -33,7 +33,7 @@ def launch(
     )
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 240) -> tuple[int, str]:
+def finish(process: subprocess.Popen[str], seconds: float = 600) -> tuple[int, str]:
     """Wait for the end; returns the exit status and what was written."""
     output, _ = process.communicate(timeout=seconds)
     print(output[-6000:])
@@ -60,7 +60,7 @@ def command_of(pid: int) -> str:
         return ""
 
 
-def wait_for_checkpoint(exp_dir: Path, seconds: float = 240) -> None:
+def wait_for_checkpoint(exp_dir: Path, seconds: float = 600) -> None:
     """Wait until a run has saved itself once."""
     deadline = time.monotonic() + seconds
     while not list(exp_dir.glob("checkpoint-*.pt")):
@@ -69,7 +69,7 @@ def wait_for_checkpoint(exp_dir: Path, seconds: float = 240) -> None:
         time.sleep(0.05)
 
 
-def wait_for_metrics(exp_dir: Path, seconds: float = 240) -> None:
+def wait_for_metrics(exp_dir: Path, seconds: float = 600) -> None:
     """Wait until a run logs its steps."""
     deadline = time.monotonic() + seconds
     while not (exp_dir / "metrics.jsonl").exists():

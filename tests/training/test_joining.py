@@ -120,7 +120,7 @@ def test_two_nodes_start_a_process_again_that_died_while_joining(tmp_path: Path)
     assert differences(outcome(tmp_path / "calm"), outcome(tmp_path / "killed")) == []
 
 
-def worker_below(pid: int, seconds: float = 240) -> int:
+def worker_below(pid: int, seconds: float = 600) -> int:
     """The training process below a launcher, as soon as it is there: it has joined nobody yet."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -24,7 +24,7 @@ BLOCK = 32768
 
 def records(path: Path) -> list[Any]:
     """Records of a ``.wandb`` file, once its writer, a process of its own, has ended it."""
-    for _ in range(600):
+    for _ in range(3000):
         found = list(scan(path))
         if found and found[-1].WhichOneof("record_type") == "exit":
             return found
