@@ -69,7 +69,7 @@ def test_cuda_memory_counts_and_other_errors_pass() -> None:
 
 def test_lattice_of_flat_posteriors_survives_a_small_machine() -> None:
     run = subprocess.run(
-        [sys.executable, "-c", FLAT], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", FLAT], capture_output=True, text=True, timeout=600, check=False
     )
     assert run.returncode == 0, run.stderr
     assert "ran out of memory" in run.stdout

@@ -69,7 +69,7 @@ def test_torchrun_gives_the_loss_of_one_process(tmp_path: Path) -> None:
     run(tmp_path / "one", *options)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     command += [f"--master_port={free_port()}", "-m", "tests.training.toy", str(tmp_path / "two")]
-    subprocess.run([*command, *options], check=True, capture_output=True, timeout=300)
+    subprocess.run([*command, *options], check=True, capture_output=True, timeout=600)
     one, two = (
         [row for row in read_metrics(tmp_path / name / "metrics.jsonl") if row["kind"] != "final"]
         for name in ("one", "two")
