@@ -112,8 +112,7 @@ def main(stage: Stage, argv: Sequence[str] | None = None) -> int:
             check_source(context)
             if args.dry_run is not None:
                 say_plan(stage, context, args.dry_run)
-            else:
-                run_stage(stage, context)
+            elif run_stage(stage, context):  # prepared data that are up to date may be read-only
                 claim_source(context)
     except LmuAsrError as error:
         print(f"stage {stage.number} ({stage.name}): error: {error}", file=sys.stderr)

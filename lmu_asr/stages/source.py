@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from lmu_asr.errors import StageError
-from lmu_asr.files import read_json, write_json
+from lmu_asr.files import atomic_write_text, read_json
 from lmu_asr.remote import is_remote
 from lmu_asr.stages.context import Context
 
@@ -40,7 +40,8 @@ def claim_source(context: Context) -> None:
     """Record the source of a run beside what was made from it."""
     for path in _records(context):
         if not path.is_file():
-            write_json(path, _identity(context))
+            # in ASCII: the name of a source need not be UTF-8
+            atomic_write_text(path, json.dumps(_identity(context), indent=2) + "\n")
 
 
 def source_name(source: str) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lmu_asr.config import Config, CorpusConfig
+from lmu_asr.config_files import save_config
 from lmu_asr.errors import StageError
+from lmu_asr.files import read_json
+from lmu_asr.stages.common import Stage, main
 from lmu_asr.stages.context import Context
 from lmu_asr.stages.source import check_source, claim_source, source_name
 
@@ -39,6 +43,14 @@ def test_another_source_under_a_known_name_is_refused(tmp_path: Path) -> None:
     for record in tmp_path.glob("*/corp/source.json"):
         record.unlink()  # as the message says, for data that have moved
     check_source(context(tmp_path, second))
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    source = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    claim_source(context(tmp_path, source))
+    check_source(context(tmp_path, source))
+    with pytest.raises(StageError, match=r"corpus.id=NAME"):
+        check_source(context(tmp_path, source + "x"))
 
 
 @pytest.mark.parametrize("other", ["", "s3://bucket/corp"])
@@ -106,3 +118,30 @@ def test_a_broken_record_is_named(tmp_path: Path, text: str) -> None:
 )
 def test_names_of_sources_are_names(source: str, name: str) -> None:
     assert source_name(source) == name
+
+
+def test_a_stage_records_the_source_when_it_has_run_and_refuses_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = []
+    stage = Stage(
+        "download",
+        "",
+        lambda context: ran.append(context.config.corpus.source),
+        stamp_dir=lambda context: context.corpus_dir,
+        outputs=lambda context: (),
+    )
+
+    def start(source: str) -> int:
+        save_config(context(tmp_path, source).config, tmp_path / "c.yaml")
+        places = ["--data-dir", str(tmp_path / "data"), "--exp-dir", str(tmp_path / "exp")]
+        return main(stage, ["--config", str(tmp_path / "c.yaml"), *places])
+
+    first, second = make(tmp_path / "a" / "corp"), make(tmp_path / "b" / "corp")
+    record = tmp_path / "data/corp/source.json"
+    assert start(first) == 0 and read_json(record) == {"source": first}
+    assert start(second) == 1 and ran == [first]
+    assert f"not of source {second}" in capsys.readouterr().err
+    for path in tmp_path.glob("*/corp/source.json"):
+        path.unlink()
+    assert start(first) == 0 and not record.exists()  # up to date: it may lie on a read-only disk
