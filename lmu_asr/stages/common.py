@@ -32,7 +32,7 @@ class Stage:
     """One stage: what it depends on, where it stamps, and what it does.
 
     ``sections``, ``rooms``, ``inputs``, ``after`` and ``facts`` make the key; ``ignored`` names
-    options that change no output. ``outputs_by_size`` leaves the time of change of outputs out
+    options that change no output, ``facts_from`` the stages whose outputs ``facts`` reads. ``outputs_by_size`` leaves the time of change of outputs out
     (files that users touch); ``late_inputs`` reads the inputs again after the run, for inputs that
     only the run itself discovers. ``say`` prints what a user wants to see at every call.
     ``together``: the processes of a launcher all run the stage at once. ``spares`` says which outputs
@@ -49,6 +49,7 @@ class Stage:
     after: Sequence[str] = ()
     inputs: Callable[[Context], Iterable[Path]] = lambda _: ()
     facts: Callable[[Context], dict[str, str]] = lambda _: {}
+    facts_from: Sequence[str] = ()
     ignored: Sequence[str] = ()
     outputs_by_size: bool = False
     late_inputs: bool = False
@@ -167,7 +168,16 @@ def why_run(stage: Stage, context: Context, first: int) -> str | None:
     for before in (load_stage(name) for name in _needed(stage, context)):
         if before.number >= first and why_run(before, context, first) is not None:
             return f"after stage {before.number} ({before.name})"
+    for before in (load_stage(name) for name in stage.facts_from):
+        if before.number >= first and not _finished(before, context):
+            return f"after stage {before.number} ({before.name})"
     return why_stale(stage, context, current_stamp(stage, context))
+
+
+def _finished(stage: Stage, context: Context) -> bool:
+    """Whether the stage has left its stamp and all its outputs."""
+    stamp = Stamp.load(stage.stamp_path(context))
+    return stamp is not None and not _broken(stamp, stage, context)
 
 
 def _work(stage: Stage, context: Context, stamp: Stamp) -> None:

@@ -186,6 +186,7 @@ STAGE = Stage(
     ),
     after=("features",),
     facts=facts,
+    facts_from=("lang",),
     ignored=OPERATIONAL,
     together=True,
 )

@@ -9,7 +9,7 @@ import pytest
 from lmu_asr.lang.lang import Lang
 from lmu_asr.lang.ngram import train_ngram, write_arpa
 from lmu_asr.stages import common, load_stage
-from lmu_asr.stages.common import Context, current_stamp, run_stage, why_stale
+from lmu_asr.stages.common import Context, current_stamp, run_stage, why_run, why_stale
 from lmu_asr.stages.stamp import Stamp
 from lmu_asr.training.run import training_lang
 from tests.stages.prepared import LEXICON, TEXTS, context_of, write
@@ -94,6 +94,16 @@ def test_ids_stay_and_training_sees_its_own_words_only(tmp_path: Path) -> None:
     assert after.lexicon == before.lexicon != whole.lexicon
     assert whole.encode("two red") == after.encode("two red") == before.encode("two red")
     assert whole.encode("too") == before.encode("two")
+
+
+def test_dry_run_before_the_lang_directory_is_there(tmp_path: Path) -> None:
+    finish(context_of(tmp_path))
+    train, other = load_stage("train"), context_of(tmp_path, "char")
+    assert why_run(train, other, 2) == "after stage 2 (lang)"
+    with pytest.raises(common.StageError, match="needs stage 2"):
+        why_run(train, other, 3)
+    run_stage(load_stage("lang"), other)
+    assert why_run(train, other, 2) == "changed: tokens"
 
 
 def test_facts_need_the_lang_stage(tmp_path: Path) -> None:
