@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 _COUNT = re.compile(r"ngram\s+([0-9]{1,3})\s*=\s*([0-9]{1,15})$")
 _BLOCK = 50000
+HIGHEST_ORDER = 20  # the time to read a file grows faster than the order
 # what other tools call the symbols that every model has
 _OTHER_NAMES = {
     BOS: ("<S>",),
@@ -131,6 +132,8 @@ class _Reader:
             match = _COUNT.match(line)
             if match and int(match[1]) == len(counts) + 1:
                 counts.append(int(match[2]))
+                if len(counts) > HIGHEST_ORDER:
+                    raise self.fail(f"n-grams of order {len(counts)}: want {HIGHEST_ORDER} at most")
             elif line:
                 break
         if not counts or counts[0] == 0:

@@ -88,6 +88,11 @@ def test_missing_prefixes_change_no_probability(tmp_path: Path) -> None:
         ("-0.2\ta b", "x\ta b", ":14: log10 probability 'x' is no number"),
         ("-0.2\ta b", "-1_0\ta b", ":14: log10 probability '-1_0' is no number"),
         ("ngram 1=5", "ngram 1=" + "9" * 5000, ":2: the header counts no 1-grams"),
+        (
+            "ngram 2=3",
+            "".join(f"ngram {order}=1\n" for order in range(2, 22)),
+            ":22: n-grams of order 21: want 20 at most",
+        ),
         ("ngram 2=3", "ngram 2=0", r"3 2-grams from line 13 on, where the header says 0"),
         ("-0.4\ta\t-0.25", "-0.4\ta\0\t-0.25", ":9: a NUL byte"),
         ("-0.2\ta b", "nan\ta b", ":14: log10 probability nan is not finite"),
