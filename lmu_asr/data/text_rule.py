@@ -9,6 +9,7 @@ from typing import Any
 
 SHOWN = 3  # examples of each step
 LISTED = 20  # things that a step dropped, the most frequent first
+LINE = 100  # characters of an example in the log
 REMEMBERED = 10_000  # different things counted: a hostile text must not fill the memory
 
 
@@ -50,6 +51,10 @@ class TextRule:
         if isinstance(normalize, cls):
             return normalize
         return cls("of the corpus", (Step("normalised", normalize),))
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= LINE else f"{text[:LINE]}...")
 
 
 @dataclass
@@ -98,7 +103,8 @@ class TextChanges:
         example = min(ordered, key=lambda item: item[1].utterances)[1].first[0]
         return (
             f"text ({self.rule.name}): {self.changed} of {self.total} transcripts changed: {counts}; "
-            f"for example {example['id']}: {example['before']!r} -> {example['after']!r}"
+            f"for example {example['id']}: "
+            f"{_short(example['before'])} -> {_short(example['after'])}"
         )
 
     def to_json(self) -> dict[str, Any]:

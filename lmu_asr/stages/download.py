@@ -50,6 +50,7 @@ STAGE = Stage(
         "corpus.test",
         "corpus.dev_fraction",
         "corpus.test_fraction",
+        "corpus.text",
     ),
     rooms=("corpora",),
     outputs_by_size=True,

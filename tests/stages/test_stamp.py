@@ -56,6 +56,13 @@ def change(context: Context, **values: object) -> Context:
     )
 
 
+def test_another_text_rule_fetches_nothing(tmp_path: Path, context: Context) -> None:
+    other = dataclasses.replace(context.config.corpus, text="as_is")
+    changed = dataclasses.replace(context, config=dataclasses.replace(context.config, corpus=other))
+    keys = [common.current_stamp(load_stage("download"), c).key for c in (context, changed)]
+    assert keys[0] == keys[1]
+
+
 def test_up_to_date_is_skipped(tmp_path: Path, context: Context) -> None:
     stage, calls = make_stage(tmp_path)
     assert run_stage(stage, context) and not run_stage(stage, context)
