@@ -15,7 +15,7 @@ from lmu_asr.corpora import get_corpus
 from lmu_asr.data.importers import import_data
 from lmu_asr.data.manifests import Manifests
 from lmu_asr.data.validate import validate_and_repair
-from tests.fuzz import documents, packed
+from tests.fuzz import documents, language, packed
 from tests.fuzz.harness import Target
 
 IDS = ("alpha", "beta-1", "gamma_2", "d.elta", "u5", "u6", "u7", "u8")
@@ -188,5 +188,6 @@ PENDING: dict[str, Callable[[], Target]] = {
 TARGETS: dict[str, Callable[[], Target]] = {
     "cuts": cuts,
     **documents.TARGETS,
+    **language.TARGETS,
     **packed.TARGETS,
 }
