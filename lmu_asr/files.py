@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import io
@@ -145,6 +146,20 @@ def _maybe_gzip(raw: IO[bytes], compress: bool) -> Iterator[IO[bytes]]:
         buffered = io.BufferedWriter(stream, 1 << 20)  # type: ignore[type-var]
         yield buffered
         buffered.flush()
+
+
+def is_there(path: Path) -> bool:
+    """Whether ``path`` exists; a name that no file can have, because it is too long, does not.
+
+    Raises:
+        OSError: a directory on the way cannot be read.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
 
 
 def sha256_file(path: str | Path) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmu_asr.data.remote_audio import cached_path
+from lmu_asr.files import is_there
 from lmu_asr.remote import is_remote
 
 
 def resolve_audio(path: str, base: Path) -> Path:
     """Return where ``path`` is: as it is, beside the list that names it, or from here."""
     given = Path(path)
-    if given.is_absolute() or (base / given).exists() or not given.exists():
+    if given.is_absolute() or is_there(base / given) or not is_there(given):
         return base / given
     return given.resolve()
 

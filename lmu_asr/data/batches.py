@@ -24,6 +24,11 @@ from torch.utils.data import Sampler
 from lmu_asr.errors import CheckpointError, DataError
 from lmu_asr.files import sha256_file
 
+# what reading a damaged or foreign manifest can end in
+BROKEN = (
+    OSError, EOFError, zlib.error, ValueError, LookupError, TypeError, AttributeError, RecursionError,
+)  # fmt: skip
+
 SHOWN = 5
 BUFFER_SIZE = 20000  # records held in buckets at any time
 
@@ -70,7 +75,7 @@ def read_utterances(path: Path) -> list[Utterance]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as stream:
             utterances.extend(utterance_of(json.loads(line), folder) for line in stream)
-    except (OSError, EOFError, zlib.error, ValueError, KeyError) as error:
+    except BROKEN as error:
         raise DataError(
             f"{path}:{len(utterances) + 1}: not a whole cuts manifest with features ({error!r}); "
             "run stage 1 (features) again"

@@ -21,9 +21,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmu_asr.data.batches import BatchSampler, Keep, Utterance, describe_dropped, utterance_of
+from lmu_asr.data.batches import (
+    BROKEN,
+    BatchSampler,
+    Keep,
+    Utterance,
+    describe_dropped,
+    utterance_of,
+)
 from lmu_asr.errors import DataError
-from lmu_asr.files import atomic_path, sha256_file
+from lmu_asr.files import atomic_path, parse_json, sha256_file
 
 LEAST_BYTES = 4 << 20  # a manifest of some 30,000 cuts; smaller ones are simply read
 MAGIC = b"LMUINDEX1\n"
@@ -44,11 +51,19 @@ class Index:
         self.path = path
         self._folder = path.resolve().parent
         self._file = open(path, "rb")  # noqa: SIM115
+        try:
+            self._read()
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+            raise DataError(f"{path}: damaged ({error}); delete it and run again") from error
+
+    def _read(self) -> None:
+        """Map the file and find its parts."""
+        path = self.path
         self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
         end = self._map.find(b"\n", len(MAGIC))
         if self._map[: len(MAGIC)] != MAGIC or end < 0:
             raise DataError(f"{path}: not an index; delete it and run again")
-        self.header: dict[str, Any] = json.loads(self._map[len(MAGIC) : end])
+        self.header: dict[str, Any] = parse_json(self._map[len(MAGIC) : end], str(path))
         place = end + 1
         arrays = {}
         for name, kind in COLUMNS:
@@ -78,7 +93,10 @@ class Index:
     def __getitem__(self, number: int) -> Utterance:
         start, end = (self._records + int(o) for o in self._offsets[number : number + 2])
         record = os.pread(self._file.fileno(), end - start, start)  # no pages mapped around it
-        return utterance_of(json.loads(record), self._folder)
+        try:
+            return utterance_of(json.loads(record), self._folder)
+        except BROKEN as error:
+            raise DataError(f"{self.path}: damaged ({error!r}); delete it and run again") from error
 
 
 def open_index(manifest: Path) -> Index | None:
@@ -89,10 +107,18 @@ def open_index(manifest: Path) -> Index | None:
     state = [manifest.stat().st_size, manifest.stat().st_mtime_ns]
     if path.is_file():
         index = _opened(path, path.stat().st_size, path.stat().st_mtime_ns)
-        if index.header["manifest"] == state:
+        if index.header.get("manifest") == state:
             return index
-    with gzip.open(manifest, "rt", encoding="utf-8") as stream:
-        build_index(map(json.loads, stream), path, manifest)
+    try:
+        with gzip.open(manifest, "rt", encoding="utf-8") as stream:
+            build_index(map(json.loads, stream), path, manifest)
+    except BROKEN as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk
+        raise DataError(
+            f"{manifest}: not a whole cuts manifest with features ({error!r}); run stage 1 "
+            "(features) again"
+        ) from error
     return _opened(path, path.stat().st_size, path.stat().st_mtime_ns)
 
 

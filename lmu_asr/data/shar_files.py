@@ -79,7 +79,7 @@ class SharFolder:
             data = gzip.decompress(packed)
             digest.update(hashlib.sha256(data).digest())
             return [json.loads(line) for line in data.splitlines()]
-        except (OSError, EOFError, zlib.error, ValueError) as error:
+        except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
             raise DataError(
                 f"{self.address}/{file}: not a whole list of cuts ({error}); {ADVICE}"
             ) from error

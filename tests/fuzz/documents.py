@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import tempfile
@@ -13,6 +14,8 @@ import torch
 import yaml
 
 from lmu_asr.config_files import config_to_dict, load_config, save_config
+from lmu_asr.data.batches import read_utterances
+from lmu_asr.data.index import Index, write_index
 from lmu_asr.decoding.trained import training_seconds
 from lmu_asr.decoding.tune import Scales, Trial, Tuned, load_scales, save_scales
 from lmu_asr.lang.lang import read_info
@@ -179,7 +182,57 @@ def plan() -> Target:
     return Target("plan", {"autoconf.yaml": data}, read)
 
 
+CUTS = [
+    {"id": f"u{n}", "duration": 1.5 + n, "supervisions": [{"text": "one two"}],
+     "features": {"storage_type": "lilcom_chunky", "storage_path": "feats/a.lca",
+                  "num_frames": 150, "storage_key": "0,10"}}
+    for n in range(4)
+]  # fmt: skip
+
+
+def manifest() -> Target:
+    """A manifest of stored features, compressed: refused, or the same."""
+
+    def read(folder: Path) -> str:
+        found = read_utterances(folder / "cuts.jsonl.gz")
+        assert [u.id for u in found] == [cut["id"] for cut in CUTS]
+        return "equal"
+
+    data = gzip.compress("".join(json.dumps(cut) + "\n" for cut in CUTS).encode())
+    return Target("manifest", {"cuts.jsonl.gz": data}, read, text=False)
+
+
+def manifest_lines() -> Target:
+    """A whole file of other lines."""
+
+    def read(folder: Path) -> str:
+        read_utterances(folder / "cuts.jsonl.gz")
+        return "read"
+
+    data = "".join(json.dumps(cut) + "\n" for cut in CUTS).encode()
+    return Target("manifest lines", {"cuts.jsonl.gz": data}, read, remake=gzip.compress)
+
+
+def index() -> Target:
+    """The index of a large manifest."""
+
+    def read(folder: Path) -> str:
+        found = Index(folder / "cuts.index")
+        if len(found) != len(CUTS):
+            return "other cuts"
+        list(map(found.__getitem__, range(len(found))))
+        return "read"
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_index(CUTS, Path(folder, "x"), lambda: {"manifest": [1, 2], "sha256": "s"})
+        data = Path(folder, "x").read_bytes()
+    return Target("index", {"cuts.index": data}, read, text=False)
+
+
 TARGETS = {
+    "manifest": manifest,
+    "manifest lines": manifest_lines,
+    "index": index,
     "config": config,
     "override": override,
     "stamp": stamp,
