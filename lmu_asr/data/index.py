@@ -76,6 +76,8 @@ class Index:
         self.kept_plan: tuple[tuple[Any, ...], list[NDArray[np.int64]]] | None = None
         if place + int(self._offsets[-1]) != len(self._map):
             raise DataError(f"{path}: cut short; delete it and run again")
+        if self._offsets[0] or np.any(self._offsets[1:] < self._offsets[:-1]):
+            raise DataError(f"{path}: damaged; delete it and run again")
 
     @property
     def fingerprint(self) -> str:
