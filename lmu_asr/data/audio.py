@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
 from lmu_asr.data import av_audio
-from lmu_asr.data.audio_sizes import refuse_cut_short
+from lmu_asr.data.audio_sizes import is_streamed_rf64, refuse_cut_short
 from lmu_asr.errors import DataError
 
 # what counts as audio beside transcripts, in any case; of files with one stem, the first kind
@@ -123,7 +124,10 @@ def _libsndfile(path: str | Path, end: int) -> Iterator[soundfile.SoundFile | No
     except soundfile.SoundFileError:
         stream = None
     with stream or contextlib.nullcontext():
-        if stream is None or not 0 < stream.frames < UNKNOWN_LENGTH or stream.samplerate <= 0:
+        if is_streamed_rf64(path):
+            with open(path, "rb", 0) as raw, soundfile.SoundFile(_AsRiff(raw)) as riff:
+                yield riff
+        elif stream is None or not 0 < stream.frames < UNKNOWN_LENGTH or stream.samplerate <= 0:
             yield None
         elif stream.format == "MP3" and not 0 <= end <= stream.frames:
             # libsndfile reads no further than the length that it estimates
@@ -150,6 +154,18 @@ class _Unsized(io.BufferedReader):
             if self._asked == 2:
                 return super().seek(0)
         return super().seek(offset, whence)
+
+
+class _AsRiff(io.BufferedReader):
+    """An RF64 file without sizes as a RIFF file without sizes, which libsndfile reads to its end."""
+
+    def readinto(self, buffer: Any) -> int:
+        """Read, and name the first chunk RIFF."""
+        at = self.tell()
+        count = super().readinto(buffer)
+        if at == 0 and count >= 4:
+            buffer[:4] = b"RIFF"
+        return count
 
 
 def read_audio(

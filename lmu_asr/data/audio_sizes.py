@@ -38,6 +38,21 @@ def refuse_cut_short(path: str | Path) -> None:
                 raise DataError(f"{path}: cut short: its last page is missing or not whole")
 
 
+def is_streamed_rf64(path: str | Path) -> bool:
+    """Whether a file is RF64 of a pipe: its sizes, 64 bits each, are 0 or not sizes at all.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as stream:
+        head = stream.read(36)
+        small = os.fstat(stream.fileno()).st_size < 0xFFFFFFFF
+    if head[:4] not in (b"RF64", b"BW64") or head[12:16] != b"ds64" or len(head) < 36:
+        return False
+    data_size = struct.unpack("<Q", head[28:36])[0]
+    return small and not 0 < data_size < LARGEST_SIZE
+
+
 def _wav_size(stream: IO[bytes], order: str, riff_size: bytes) -> int:
     """Bytes that a WAV file must have, by its data chunk, else by its RIFF chunk; 0: not known."""
     whole = struct.unpack(f"{order}I", riff_size)[0]

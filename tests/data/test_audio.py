@@ -101,6 +101,31 @@ def test_wav_with_a_size_that_it_does_not_have_is_cut_short(tmp_path, magic, bef
         recording_from_file(path, "a")
 
 
+@pytest.mark.parametrize("sizes", [b"\0" * 24, b"\xff" * 24])
+@pytest.mark.parametrize("magic", [b"RF64", b"BW64"])
+def test_rf64_of_a_pipe_is_read_to_its_end(tmp_path, sizes, magic):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise(0.5), RATE, format="RF64")
+    whole, _ = read_audio(path)
+    data = bytearray(path.read_bytes())
+    data[:4], data[20:44] = magic, sizes
+    path.write_bytes(data)
+    assert recording_from_file(path, "a").num_samples == 8000
+    np.testing.assert_array_equal(read_audio(path)[0], whole)
+    np.testing.assert_array_equal(read_audio(path, 100, 50)[0], whole[:, 100:150])
+
+
+def test_riff_size_counts_where_the_data_chunk_has_none(tmp_path):
+    path = write_audio(tmp_path / "a.wav", 0.5)
+    data = bytearray(path.read_bytes())
+    data[40:44] = b"\xff" * 4
+    path.write_bytes(data)
+    assert recording_from_file(path, "a").num_samples == 8000
+    path.write_bytes(data[:-2000])
+    with pytest.raises(DataError, match=f"cut short: {len(data) - 2000} bytes, .* {len(data)}"):
+        recording_from_file(path, "a")
+
+
 def test_flac_of_a_pipe_is_counted(tmp_path):
     path = write_audio(tmp_path / "a.flac", 0.5)
     whole, _ = read_audio(path)
@@ -199,3 +224,31 @@ def test_resample_keeps_a_tone():
     np.testing.assert_allclose(found[500:-500], wanted[500:-500], atol=2e-3)
     assert resample(tone, 8000, 8000) is tone
     assert len(noise(1.0)) == RATE
+
+
+def test_mutated_files_are_refused_or_read_as_they_are_described(tmp_path):
+    seeds = [
+        *(write_audio(tmp_path / f"a.{suffix}", 0.2) for suffix in ("wav", "flac", "mp3", "ogg")),
+        encode(tmp_path / "b.mp3", [noise(0.2).T], RATE, "libmp3lame", write_xing="0"),
+        encode(tmp_path / "a.m4a", [noise(0.2).T], RATE, "aac"),
+        encode(tmp_path / "a.webm", [noise(0.2, rate=48000).T], 48000, "libopus"),
+        encode(tmp_path / "a.aac", [noise(0.2).T], RATE, "aac"),
+    ]
+    rng = np.random.default_rng(0)
+    read = 0
+    for number in range(200):
+        seed = seeds[number % len(seeds)]
+        data = np.frombuffer(seed.read_bytes(), np.uint8).copy()
+        places = rng.integers(min(len(data), rng.choice([60, 100000])), size=rng.integers(1, 4))
+        data[places] = rng.choice([0, 0x7F, 0xFF, rng.integers(256)], size=len(places))
+        path = tmp_path / f"mutated{seed.suffix}"
+        path.write_bytes(data[: rng.integers(1, len(data)) if number % 7 == 0 else None].tobytes())
+        try:
+            recording = recording_from_file(path, "a")
+            samples, rate = read_audio(path, 0, recording.num_samples)
+        except DataError:
+            continue
+        assert samples.shape == (recording.num_channels, recording.num_samples)
+        assert rate == recording.sampling_rate
+        read += 1
+    assert read > 20
