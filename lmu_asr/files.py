@@ -10,11 +10,11 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from lmu_asr.errors import DocumentError
+from lmu_asr.errors import DataError, DocumentError
 
 LARGEST_JSON = 1 << 30  # bytes of one document: our own are smaller, of the largest corpora too
 DEEPEST_JSON = 60  # lists and objects in each other
@@ -148,18 +148,48 @@ def _maybe_gzip(raw: IO[bytes], compress: bool) -> Iterator[IO[bytes]]:
         buffered.flush()
 
 
-def is_there(path: Path) -> bool:
-    """Whether ``path`` exists; a name that no file can have, because it is too long, does not.
+def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield every directory below ``folder``, itself too, with the sorted names of its files.
+
+    Links are followed, and each directory is read once, under its own name where it has one below
+    ``folder``: so neither circles nor second names of a directory repeat files.
 
     Raises:
-        OSError: a directory on the way cannot be read.
+        DataError: a directory cannot be read.
     """
+    seen: set[tuple[int, int]] = set()
+    waiting, links = [Path(folder)], list[Path]()
+    while waiting or links:
+        place = waiting.pop() if waiting else links.pop(0)
+        try:
+            status = place.stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(place) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+            names = [entry.name for entry in entries if _is(entry.is_file)]
+            folders = [entry for entry in entries if _is(entry.is_dir)]
+        except OSError as error:
+            raise DataError(f"{place}: cannot be read: {error.strerror}") from error
+        yield place, names
+        waiting.extend(place / entry.name for entry in reversed(folders) if not entry.is_symlink())
+        links.extend(place / entry.name for entry in folders if entry.is_symlink())
+
+
+def files_below(folder: Path, pattern: str = "*") -> Iterator[Path]:
+    """Yield the files below ``folder`` that match ``pattern``, through links too (see :func:`walk`)."""
+    for place, names in walk(folder):
+        yield from (p for p in (place / name for name in names) if p.match(pattern))
+
+
+def _is(kind: Callable[[], bool]) -> bool:
     try:
-        return path.exists()
+        return kind()
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            return False
-        raise
+        if error.errno != errno.ELOOP:  # a link to itself is nothing
+            raise
+        return False
 
 
 def sha256_file(path: str | Path) -> str:

@@ -53,7 +53,7 @@ def text_lines(
 
 def filled_lines(path: Path, longest: int = LONGEST_LINE) -> Iterator[tuple[int, str]]:
     """Yield the lines of :func:`text_lines` that are not blank, under their numbers in the file."""
-    return ((n, line) for n, line in text_lines(path, longest=longest) if line.strip(" \t\r"))
+    return ((n, line) for n, line in text_lines(path, longest=longest) if line.strip())
 
 
 def read_transcripts(path: Path) -> Iterator[str]:

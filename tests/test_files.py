@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from lmu_asr.errors import DataError
 from lmu_asr.files import (
     atomic_open,
     atomic_path,
     atomic_write_text,
+    files_below,
     fingerprint,
     read_json,
     sha256_file,
@@ -104,3 +106,22 @@ def test_names_that_are_not_utf8_are_written_and_read_back(tmp_path: Path) -> No
     assert [json.loads(line) for line in lines] == [{"ä": 1}, item]
     assert lines[0] == '{"ä": 1}'
     assert fingerprint(item) != fingerprint({"source": "caf\udce8/ä.wav"})
+
+
+def test_files_behind_links_are_found_once(tmp_path: Path) -> None:
+    inside, disk = tmp_path / "corpus", tmp_path / "disk"
+    for path in (inside / "z" / "1.txt", inside / "b.txt", disk / "s1" / "2.txt", disk / "3.wav"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (inside / "a").symlink_to(inside / "z")  # a second name
+    (inside / "s1").symlink_to(disk / "s1")
+    (inside / "circle").symlink_to(inside)
+    (disk / "s1" / "up").symlink_to(inside / "s1")
+    (inside / "c.wav").symlink_to(disk / "3.wav")
+    (inside / "broken").symlink_to(inside / "gone")
+    (inside / "itself").symlink_to(inside / "itself")
+    found = sorted(str(path.relative_to(inside)) for path in files_below(inside))
+    assert found == ["b.txt", "c.wav", "s1/2.txt", "z/1.txt"]
+    assert [path.name for path in files_below(inside, "s1/*.txt")] == ["2.txt"]
+    with pytest.raises(DataError, match="gone: cannot be read: No such file"):
+        list(files_below(inside / "gone"))

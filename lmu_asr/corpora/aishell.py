@@ -16,7 +16,8 @@ from lmu_asr.corpora.fetch import Archive, Downloaded, unpack
 from lmu_asr.corpora.splits import OPENSLR, join_splits
 from lmu_asr.data.manifests import Utterance, from_utterances
 from lmu_asr.errors import DataError
-from lmu_asr.text_lines import text_lines
+from lmu_asr.files import files_below
+from lmu_asr.text_lines import filled_lines
 
 TRANSCRIPT = "aishell_transcript_v0.8.txt"
 
@@ -42,10 +43,10 @@ class Aishell(Downloaded):
 
     def manifests(self, config: CorpusConfig, source: Path) -> dict[str, Manifests]:
         """Read the splits that ``config`` names (see :class:`lmu_asr.corpora.base.Corpus`)."""
-        transcript = next(iter(sorted(source.rglob(TRANSCRIPT))), None)
+        transcript = next(iter(sorted(files_below(source, TRANSCRIPT))), None)
         if transcript is None:
             raise DataError(f"{source}: no {TRANSCRIPT} in it or below")
-        lines = (line for _, line in text_lines(transcript))
+        lines = [line for _, line in filled_lines(transcript)]
         texts = dict(line.split(maxsplit=1) for line in lines if len(line.split()) > 1)
         root = transcript.parents[1] / "wav"
         return join_splits(config, lambda part: _read(root / part, texts))
@@ -58,7 +59,7 @@ class Aishell(Downloaded):
 
 def _read(folder: Path, texts: dict[str, str]) -> Manifests:
     """Read one split; files without a line in the transcript are not part of the corpus."""
-    files = [p for p in sorted(folder.rglob("*.wav")) if p.stem in texts]
+    files = [p for p in sorted(files_below(folder, "*.wav")) if p.stem in texts]
     if not files:
         raise DataError(f"{folder}: no wav file with a transcript")
     utterances = [Utterance(p.stem, p, texts[p.stem], p.parent.name) for p in files]

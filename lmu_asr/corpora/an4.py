@@ -15,7 +15,8 @@ from lmu_asr.corpora.base import Manifests
 from lmu_asr.corpora.fetch import Archive, Downloaded
 from lmu_asr.data.manifests import Utterance, from_utterances
 from lmu_asr.errors import DataError
-from lmu_asr.text_lines import text_lines
+from lmu_asr.files import files_below
+from lmu_asr.text_lines import filled_lines
 
 SHA256 = "a0525579493735d32b60fb6fa5975dd0eaacde087b0a4eeb7f13b7ef33077b12"
 DEV_UTTERANCES = 100
@@ -46,12 +47,12 @@ class An4(Downloaded):
 
 
 def _utterances(source: Path, split: str) -> list[Utterance]:
-    etc = next(iter(sorted(source.rglob(f"an4_{split}.fileids"))), None)
+    etc = next(iter(sorted(files_below(source, f"an4_{split}.fileids"))), None)
     if etc is None:
         raise DataError(f"{source}: no an4_{split}.fileids in it or below")
     files = etc.read_text(encoding="utf-8").split()
-    lines = text_lines(etc.with_suffix(".transcription"))
-    texts = dict(_text(line) for _, line in lines if line.strip())
+    lines = filled_lines(etc.with_suffix(".transcription"))
+    texts = dict(_text(line) for _, line in lines)
     return [_utterance(etc.parents[1] / "wav" / f"{f}.sph", texts) for f in files]
 
 

@@ -16,6 +16,7 @@ from lmu_asr.corpora.splits import join_splits
 from lmu_asr.corpora.text import PLAIN
 from lmu_asr.data.manifests import Utterance, from_utterances
 from lmu_asr.errors import DataError
+from lmu_asr.files import files_below
 
 
 class CommonVoice:
@@ -40,7 +41,7 @@ class CommonVoice:
 
     def manifests(self, config: CorpusConfig, source: Path) -> dict[str, Manifests]:
         """Read the tables that ``config`` names (see :class:`lmu_asr.corpora.base.Corpus`)."""
-        tables = sorted(source.rglob("train.tsv"))
+        tables = sorted(files_below(source, "train.tsv"))
         root = tables[0].parent if tables else source
         return join_splits(config, lambda part: from_utterances(_read(root / f"{part}.tsv"), part))
 

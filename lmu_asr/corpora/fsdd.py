@@ -15,6 +15,7 @@ from lmu_asr.corpora.fetch import Archive, Downloaded
 from lmu_asr.corpora.grammar import DIGITS
 from lmu_asr.corpora.splits import group
 from lmu_asr.data.manifests import Utterance, from_utterances
+from lmu_asr.files import files_below
 
 # of "git archive v1.0.10 | gzip -n", which is what the server packs
 SHA256 = "feb479fad3a37883c3d21ed7f982281c2dd1c18d5aefd7e8a5d50f58023392aa"
@@ -39,7 +40,7 @@ class FreeSpokenDigits(Downloaded):
     def manifests(self, config: CorpusConfig, source: Path) -> dict[str, Manifests]:
         """Return ``train``, ``dev`` and ``test`` (see :class:`lmu_asr.corpora.base.Corpus`)."""
         utterances = []
-        for path in sorted(source.rglob("recordings/*.wav")):
+        for path in sorted(files_below(source, "recordings/*.wav")):
             digit, speaker, _ = path.stem.split("_")
             utterances.append(Utterance(path.stem, path, DIGITS[int(digit)], speaker))
         return group(from_utterances(utterances), lambda s: _split(int(s.id.split("_")[2])))

@@ -15,7 +15,8 @@ from lmu_asr.config import CorpusConfig
 from lmu_asr.corpora.base import Manifests
 from lmu_asr.corpora.splits import group
 from lmu_asr.corpora.text import PLAIN
-from lmu_asr.data.importers import import_data, split_paths, untranscribed
+from lmu_asr.data.importers import import_data, import_parts, split_paths, untranscribed
+from lmu_asr.data.list_names import find_splits
 from lmu_asr.data.manifests import say_untranscribed
 from lmu_asr.data.rows import Rows
 from lmu_asr.errors import DataError
@@ -24,7 +25,7 @@ LEAST_SPEAKERS = 10  # from here on, whole speakers go to one split
 
 
 class Own:
-    """Data named by ``corpus.source``: Kaldi, JSON lines, CSV, TSV, Lhotse, LibriSpeech layout."""
+    """Data named by ``corpus.source``: see :mod:`lmu_asr.data.importers` for the formats."""
 
     name = "own"
     language = ""
@@ -51,6 +52,8 @@ class Own:
             )
         manifests = import_data(source, _cache(config))
         say_untranscribed(untranscribed([manifests]), source)
+        if manifests.splits:
+            return _listed_splits(manifests, config, source)
         return split_manifests(manifests, config)
 
 
@@ -58,17 +61,62 @@ def _cache(config: CorpusConfig) -> Path | None:
     return Path(config.s3_cache) if config.s3_cache else None
 
 
-def _named_splits(config: CorpusConfig, named: dict[str, Path]) -> dict[str, Manifests]:
-    """Import splits that have their own files; dev and test that have none are cut from train."""
-    splits = {name: import_data(path, _cache(config)) for name, path in named.items()}
-    for name, path in named.items():
-        logging.info("split '%s' is %s: %d utterances", name, path, len(splits[name].supervisions))
-    say_untranscribed(untranscribed(splits.values()), named[config.train].parent)
-    wanted = [config.dev, *config.test]
-    missing = [name for name in dict.fromkeys(wanted) if name not in splits]
+def _named_splits(config: CorpusConfig, named: dict[str, tuple[Path, ...]]) -> dict[str, Manifests]:
+    """Import splits that have their own files."""
+    splits: dict[str, Manifests] = {}
+    for name, paths in named.items():
+        splits[name] = part = import_parts(paths, _cache(config))
+        _refuse_other_splits(part, name)
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        logging.info(
+            "split '%s' is %s%s: %d utterances", name, paths[0], more, len(part.supervisions)
+        )
+    say_untranscribed(untranscribed(splits.values()), named[config.train][0].parent)
+    return _with_all(splits, config)
+
+
+def _refuse_other_splits(part: Manifests, name: str) -> None:
+    """Refuse a list that is one split by its name and has rows of another."""
+    meant = find_splits(part.splits, [name], name)
+    for word, where in part.splits.items():
+        if word != meant.get(name):
+            raise DataError(f"{where}: split is '{word}', but by its name the list is '{name}'")
+
+
+def _listed_splits(
+    manifests: Manifests, config: CorpusConfig, source: Path
+) -> dict[str, Manifests]:
+    """Divide a list by its own column ``split``."""
+    wanted = list(dict.fromkeys([config.train, config.dev, *config.test]))
+    words = find_splits(manifests.splits, wanted, source)
+    names = {word: name for name, word in words.items()}
+    for word, where in manifests.splits.items():
+        if word not in names:
+            raise DataError(
+                f"{where}: split '{word}' is none of {', '.join(wanted)}; rename it, or say what it "
+                f"is, for example --set corpus.test='[{','.join([*config.test, word])}]'"
+            )
+    if config.train not in words:
+        raise DataError(
+            f"{source}: the column split has {', '.join(manifests.splits)} but no "
+            f"'{config.train}' (corpus.train)"
+        )
+
+    def split_of(supervision: SupervisionSegment) -> str:
+        found = manifests.split_of.get(supervision.id) if manifests.split_of else None
+        return names[found[1]] if found else config.train
+
+    splits = group(manifests, split_of)
+    counts = ", ".join(f"{n} ('{words[n]}') {len(splits[n].supervisions)}" for n in words)
+    logging.info("split by the list's own column: %s utterances", counts)
+    return _with_all(splits, config)
+
+
+def _with_all(splits: dict[str, Manifests], config: CorpusConfig) -> dict[str, Manifests]:
+    """Cut dev and test that are not there from train."""
+    missing = [n for n in dict.fromkeys([config.dev, *config.test]) if n not in splits]
     if missing:
-        cut = split_manifests(splits.pop(config.train), config, missing)
-        splits.update(cut)
+        splits.update(split_manifests(splits.pop(config.train), config, missing))
     return splits
 
 
@@ -180,7 +228,10 @@ class Places:
 
 def _position(unit: str) -> float:
     """A number in [0, 1) from a string, the same everywhere."""
-    return int.from_bytes(hashlib.sha256(unit.encode()).digest()[:6], "big") / 2.0**48
+    return (
+        int.from_bytes(hashlib.sha256(unit.encode("utf-8", "surrogatepass")).digest()[:6], "big")
+        / 2.0**48
+    )
 
 
 CORPUS = Own()

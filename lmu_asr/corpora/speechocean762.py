@@ -16,6 +16,7 @@ from lmu_asr.corpora.own import split_manifests
 from lmu_asr.corpora.splits import OPENSLR
 from lmu_asr.data.kaldi_import import read_kaldi
 from lmu_asr.errors import DataError
+from lmu_asr.files import files_below
 
 
 class SpeechOcean762(Downloaded):
@@ -31,7 +32,7 @@ class SpeechOcean762(Downloaded):
 
     def manifests(self, config: CorpusConfig, source: Path) -> dict[str, Manifests]:
         """Return ``train``, ``dev`` and ``test`` (see :class:`lmu_asr.corpora.base.Corpus`)."""
-        scp = next(iter(sorted(source.rglob("train/wav.scp"))), None)
+        scp = next(iter(sorted(files_below(source, "train/wav.scp"))), None)
         if scp is None:
             raise DataError(f"{source}: no train/wav.scp in it or below")
         root = scp.parents[1]

@@ -16,6 +16,7 @@ from lmu_asr.corpora.base import Manifests
 from lmu_asr.corpora.text import normalize_english
 from lmu_asr.data.manifests import Utterance, from_utterances
 from lmu_asr.errors import DataError
+from lmu_asr.files import files_below
 from lmu_asr.text_lines import text_lines
 
 DEV_UTTERANCES = 4000
@@ -48,14 +49,14 @@ class Switchboard:
 
     def manifests(self, config: CorpusConfig, source: Path) -> dict[str, Manifests]:
         """Return what is there (see :class:`lmu_asr.corpora.base.Corpus`)."""
-        audio = {p.stem.lower(): p for p in sorted(source.rglob("*.sph"))}
-        files = sorted(source.rglob("sw*-ms98-a-trans.text"))
+        audio = {p.stem.lower(): p for p in sorted(files_below(source, "*.sph"))}
+        files = sorted(files_below(source, "sw*-ms98-a-trans.text"))
         if not files:
             raise DataError(f"{source}: no sw*-ms98-a-trans.text in it or below")
         spoken = sorted((u for f in files for u in _conversation(f, audio)), key=lambda u: u.id)
         dev = min(DEV_UTTERANCES, len(spoken) // 10)
         splits = {"train": from_utterances(spoken[dev:]), "dev": from_utterances(spoken[:dev])}
-        for stm in sorted(source.rglob("hub5e00.english*.stm"))[:1]:
+        for stm in sorted(files_below(source, "hub5e00.english*.stm"))[:1]:
             splits["eval2000"] = from_utterances(_evaluation(stm, audio))
         return splits
 

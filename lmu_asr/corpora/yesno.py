@@ -14,6 +14,7 @@ from lmu_asr.corpora.base import Manifests
 from lmu_asr.corpora.fetch import Archive, Downloaded
 from lmu_asr.corpora.splits import OPENSLR, group
 from lmu_asr.data.manifests import Utterance, from_utterances
+from lmu_asr.files import files_below
 
 SHA256 = "c3f49e0cca421f96b75b41640749167b52118f232498667ca7a5f9416aef8e73"
 WORDS = {"0": "no", "1": "yes"}
@@ -33,7 +34,7 @@ class YesNo(Downloaded):
 
     def manifests(self, config: CorpusConfig, source: Path) -> dict[str, Manifests]:
         """Return ``train``, ``dev`` and ``test`` (see :class:`lmu_asr.corpora.base.Corpus`)."""
-        files = sorted(p for p in source.rglob("*.wav") if set(p.stem) <= set("01_"))
+        files = sorted(p for p in files_below(source, "*.wav") if set(p.stem) <= set("01_"))
         splits = {p.stem: _split(number) for number, p in enumerate(files)}
         utterances = [
             Utterance(p.stem, p, " ".join(WORDS[digit] for digit in p.stem.split("_")))

@@ -5,16 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmu_asr.data.remote_audio import cached_path
-from lmu_asr.files import is_there
 from lmu_asr.remote import is_remote
 
 
 def resolve_audio(path: str, base: Path) -> Path:
-    """Return where ``path`` is: as it is, beside the list that names it, or from here."""
+    """Return where ``path`` is: as it is, beside the list that names it, or from here.
+
+    Tables of Common Voice name files of ``clips/`` beside them, without its name.
+    """
     given = Path(path)
-    if given.is_absolute() or is_there(base / given) or not is_there(given):
+    if given.is_absolute() or _exists(base / given):
         return base / given
-    return given.resolve()
+    if _exists(base / "clips" / given):
+        return base / "clips" / given
+    return given.resolve() if _exists(given) else base / given
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long for a name, or with NUL
+        return False
 
 
 def locate_audio(name: str, base: Path, cache: Path | None, where: Path | str) -> tuple[Path, str]:

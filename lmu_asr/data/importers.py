@@ -1,58 +1,90 @@
 """Import of people's own data, many formats through one door.
 
 Understood are a Kaldi data directory (``wav.scp text utt2spk [segments]``), JSON lines and CSV or
-TSV tables (``key source target``, and optionally ``speaker start end channel``), Lhotse manifests
-(recordings and supervisions, or cuts), and directories in LibriSpeech layout. ``wav.scp``, JSON lines
-and tables may name audio by ``s3://bucket/key``.
+TSV tables (``key source target``, and optionally ``speaker split start end duration channel``),
+Parquet files and directories that ``datasets`` of Hugging Face saved, Lhotse manifests (recordings
+and supervisions, or cuts), and directories in LibriSpeech layout. ``wav.scp`` and lists may name
+audio by ``s3://bucket/key``.
 """
 
 from __future__ import annotations
 
 import functools
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from lmu_asr.data.arrow_import import DATASET_DICT, arrow_files, is_saved, read_arrow
 from lmu_asr.data.audio import is_audio
 from lmu_asr.data.kaldi_import import read_kaldi
-from lmu_asr.data.layout import read_layout
+from lmu_asr.data.layout import TRANSCRIPTS, read_layout
 from lmu_asr.data.lhotse_import import is_cut_manifest, read_cut_manifest, read_lhotse
+from lmu_asr.data.list_names import PARQUET, TABLES, find_splits
 from lmu_asr.data.manifests import Manifests
 from lmu_asr.data.table_import import read_json_lines, read_table
 from lmu_asr.errors import DataError
+from lmu_asr.files import files_below
 
-TABLES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv")
-KNOWN = "a Kaldi data directory (wav.scp, text), a .jsonl, .csv or .tsv list, Lhotse manifests"
+KNOWN = "a Kaldi data directory (wav.scp, text), a .jsonl, .csv, .tsv or .parquet list, Lhotse manifests"
+SHARD = re.compile(r"(.+?)-\d+-of-(\d+)\.parquet")
 
 
-def split_paths(source: Path, splits: Sequence[str]) -> dict[str, Path]:
+def split_paths(source: Path, splits: Sequence[str]) -> dict[str, tuple[Path, ...]]:
     """Return the splits that ``source`` holds by name, as sub-directories or as files.
 
-    A split ``train`` is ``train/``, ``train.jsonl`` (``.csv``, ``.tsv``), ``train_cuts.jsonl.gz``,
-    ``cuts_train.jsonl.gz``, or ``<any>_supervisions_train.jsonl.gz`` beside its recordings.
+    A split ``train`` is ``train/``, ``train.jsonl`` (``.csv``, ``.tsv``, ``.parquet``),
+    ``train-00000-of-00002.parquet`` and its like, ``train_cuts.jsonl.gz``, ``cuts_train.jsonl.gz``,
+    or ``<any>_supervisions_train.jsonl.gz`` beside its recordings. Synonyms count as
+    :func:`lmu_asr.data.list_names.find_splits` says. A list goes before a directory without one.
 
     Raises:
-        DataError: ``source`` does not exist.
+        DataError: ``source`` does not exist, two names mean one split, or some files of one are missing.
     """
     if not source.exists():
         raise DataError(f"{source}: no such file or directory (corpus.source)")
-    found: dict[str, Path] = {}
-    for name in splits:
-        for path in _split_candidates(source, name):
-            found.setdefault(name, path)
-    return found
+    if not source.is_dir() or (source / "wav.scp").is_file():
+        return {}
+    found: dict[str, tuple[Path, ...]] = {}
+    for word, paths in _candidates(source):
+        first = found.setdefault(word, paths)[0]
+        if first is not paths[0] and first.is_dir() and not _has_lists(first):
+            found[word] = paths  # train.csv, its audio in train/
+    named = {name: found[word] for name, word in find_splits(found, splits, source).items()}
+    for paths in named.values():
+        if (match := SHARD.fullmatch(paths[0].name)) and len(paths) != int(match[2]):
+            raise DataError(
+                f"{paths[0].parent}: {len(paths)} of {int(match[2])} files {match[1]}-*: fetch the rest"
+            )
+    return named
 
 
-def _split_candidates(source: Path, name: str) -> Iterator[Path]:
-    if not source.is_dir():
-        return
-    if (source / name).is_dir():
-        yield source / name
-    for suffix in TABLES:
-        stems = (name, f"{name}_cuts", f"cuts_{name}")
-        yield from (p for stem in stems if (p := source / f"{stem}{suffix}").is_file())
-    for suffix in (".jsonl", ".jsonl.gz"):
-        yield from sorted(source.glob(f"*cuts_{name}{suffix}"))
-        yield from sorted(source.glob(f"*supervisions_{name}{suffix}"))
+def _candidates(source: Path) -> Iterator[tuple[str, tuple[Path, ...]]]:
+    """Yield what may be a split of a directory under its word, the most likely first."""
+    with os.scandir(source) as entries:
+        named = sorted((entry.name, entry.is_dir()) for entry in entries)
+    yield from ((name, (source / name,)) for name, is_dir in named if is_dir)
+    lists = [n for n, is_dir in named if not is_dir and n.endswith((*TABLES, PARQUET))]
+    for form in ("{}", "{}_cuts", "cuts_{}", "*cuts_{}", "*supervisions_{}"):
+        suffixes = (*TABLES, PARQUET) if "*" not in form else TABLES[:2]
+        pattern = re.escape(form).replace(r"\{\}", "(.+)").replace(r"\*", ".*")
+        for suffix in suffixes:
+            matches = (re.fullmatch(pattern + re.escape(suffix), name) for name in lists)
+            yield from ((match[1], (source / match[0],)) for match in matches if match)
+    shards: dict[str, list[Path]] = {}
+    for folder in (source, source / "data"):  # as repositories of data sets have them
+        for path in sorted(folder.glob("*" + PARQUET)):
+            if match := SHARD.fullmatch(path.name):
+                shards.setdefault(match[1], []).append(path)
+    yield from ((word, tuple(found)) for word, found in shards.items())
+
+
+def _has_lists(folder: Path) -> bool:
+    try:
+        _reader(folder, None)
+    except DataError:
+        return False
+    return True
 
 
 def import_data(path: Path, cache: Path | None = None) -> Manifests:
@@ -60,7 +92,7 @@ def import_data(path: Path, cache: Path | None = None) -> Manifests:
 
     Args:
         path: file or directory.
-        cache: where audio is kept that Kaldi's ``wav.scp`` and lists name by ``s3://`` addresses.
+        cache: where audio is kept that lists name by ``s3://`` addresses, or hold in themselves.
 
     Raises:
         DataError: an unknown format, or a broken line; the message names the file and the line.
@@ -69,6 +101,11 @@ def import_data(path: Path, cache: Path | None = None) -> Manifests:
     if not path.exists():
         raise DataError(f"{path}: no such file or directory")
     return _reader(path, cache)(path)
+
+
+def import_parts(paths: Sequence[Path], cache: Path | None = None) -> Manifests:
+    """Read the files of one split: several where they are shards of Parquet."""
+    return import_data(paths[0], cache) if len(paths) == 1 else read_arrow(paths, cache)
 
 
 def untranscribed(parts: Iterable[Manifests]) -> Iterator[str]:
@@ -82,22 +119,34 @@ def untranscribed(parts: Iterable[Manifests]) -> Iterator[str]:
 
 def _reader(path: Path, cache: Path | None) -> Callable[[Path], Manifests]:
     if path.is_dir():
-        if (path / "wav.scp").is_file():
-            return functools.partial(read_kaldi, cache=cache)
-        tables = [p for p in sorted(path.iterdir()) if p.name.endswith(TABLES)]
-        lhotse = [p for p in tables if "supervisions" in p.name or "cuts" in p.name]
-        lists = lhotse or [p for p in tables if "recordings" not in p.name]
-        if len(lists) == 1:
-            return lambda _: import_data(lists[0], cache)
-        if next(path.rglob("*.trans.txt"), None):
-            return read_layout
-        found = ", ".join(p.name for p in sorted(path.iterdir())[:10]) or "nothing"
-        raise DataError(f"{path}: want {KNOWN}, or LibriSpeech layout; found {found}")
+        return _directory_reader(path, cache)
     if path.name.endswith((".csv", ".tsv")):
         return functools.partial(read_table, cache=cache)
+    if path.name.endswith(PARQUET):
+        return lambda _: read_arrow([path], cache)
     if "supervisions" in path.name:
         return read_lhotse
     if path.name.endswith((".jsonl", ".jsonl.gz", ".json")):
         lines = functools.partial(read_json_lines, cache=cache)
         return read_cut_manifest if is_cut_manifest(path) else lines
     raise DataError(f"{path}: unknown format; want {KNOWN}")
+
+
+def _directory_reader(path: Path, cache: Path | None) -> Callable[[Path], Manifests]:
+    if (path / "wav.scp").is_file():
+        return functools.partial(read_kaldi, cache=cache)
+    if is_saved(path):
+        return lambda _: read_arrow(arrow_files(path), cache)
+    paths = sorted(path.iterdir())
+    parquet = [p for p in paths if p.name.endswith(PARQUET)]
+    tables = [p for p in paths if p.name.endswith(TABLES) and p.name != DATASET_DICT]
+    lhotse = [p for p in tables if "supervisions" in p.name or "cuts" in p.name]
+    lists = lhotse or [p for p in tables if "recordings" not in p.name]
+    if len(lists) == 1 and not parquet:
+        return lambda _: import_data(lists[0], cache)
+    if parquet and not lists:
+        return lambda _: read_arrow(parquet, cache)
+    if any(files_below(path, TRANSCRIPTS)):
+        return read_layout
+    found = ", ".join(p.name for p in paths[:10]) or "nothing"
+    raise DataError(f"{path}: want {KNOWN}, or LibriSpeech layout; found {found}")

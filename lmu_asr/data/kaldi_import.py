@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from lmu_asr.data.rows import Rows, names
 from lmu_asr.errors import DataError
 from lmu_asr.text_lines import filled_lines
 
+BLANKS = re.compile("[ \t]+")
 Place = tuple[str, float, "float | None"]  # recording, start and end in seconds
 
 
@@ -111,8 +113,9 @@ def _kaldi_table(path: Path, optional: bool = False) -> Rows[_Entry]:
             return table
         raise DataError(f"{path}: no such file; a Kaldi data directory needs wav.scp and text")
     for number, line in filled_lines(path):
-        key, rest = [*line.split(maxsplit=1), ""][:2]
-        table.append(_Entry(key, rest.strip(), number))
+        # Kaldi's blanks, no others: U+3000 and U+2028 are part of a text
+        key, rest = [*BLANKS.split(line.strip(" \t\r"), maxsplit=1), ""][:2]
+        table.append(_Entry(key, rest, number))
     for key in table.repeated()[:1]:
         first, again = table.all_of(key)[:2]
         raise DataError(f"{path}:{again.line}: '{key}' is already on line {first.line}")
@@ -125,7 +128,7 @@ def _key(entry: _Entry) -> str:
 
 def _segment(folder: Path, entry: _Entry) -> Place:
     try:
-        recording_id, start, end = entry.value.split()
+        recording_id, start, end = BLANKS.split(entry.value)
         return recording_id, float(start), float(end)
     except ValueError as error:
         raise DataError(

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,10 @@ from pathlib import Path
 from lmu_asr.data.audio import AUDIO_SUFFIXES, is_audio
 from lmu_asr.data.manifests import Manifests, Utterance, from_utterances, say_untranscribed
 from lmu_asr.errors import DataError
+from lmu_asr.files import files_below, walk
+from lmu_asr.text_lines import text_lines
+
+TRANSCRIPTS = "*.trans.txt"
 
 
 def read_layout(split: Path) -> Manifests:
@@ -25,9 +29,9 @@ def read_layout(split: Path) -> Manifests:
     Raises:
         DataError: no transcripts, or a transcript that is not UTF-8.
     """
-    transcripts = sorted(split.rglob("*.trans.txt"))
+    transcripts = sorted(files_below(split, TRANSCRIPTS))
     if not transcripts:
-        raise DataError(f"{split}: no *.trans.txt in it or below")
+        raise DataError(f"{split}: no {TRANSCRIPTS} in it or below")
     say_untranscribed(_untranscribed(split), split)
     found = from_utterances(_utterances(split, transcripts), split.name)
     return replace(found, files=())  # what no transcript names is said already
@@ -35,7 +39,8 @@ def read_layout(split: Path) -> Manifests:
 
 def _utterances(split: Path, transcripts: list[Path]) -> Iterator[Utterance]:
     for transcript in transcripts:
-        speaker = transcript.relative_to(split).parts[0]
+        folders = transcript.relative_to(split).parts[:-1]
+        speaker = folders[0] if folders else ""
         audio = {p.stem: p for p in _audio_files(transcript.parent)}
         for utterance, text in _read_transcript(transcript):
             path = audio.get(utterance, transcript.parent / f"{utterance}.*")
@@ -44,10 +49,9 @@ def _utterances(split: Path, transcripts: list[Path]) -> Iterator[Utterance]:
 
 def _untranscribed(split: Path) -> Iterator[str]:
     """Yield the names of audio files that no transcript beside them has."""
-    for folder, folders, names in os.walk(split):
-        folders.sort()
-        audio = list(dict.fromkeys(Path(n).stem for n in sorted(names) if is_audio(n)))
-        texts = [Path(folder, n) for n in names if n.endswith(".trans.txt")] if audio else []
+    for folder, names in walk(split):
+        audio = list(dict.fromkeys(Path(name).stem for name in names if is_audio(name)))
+        texts = [folder / n for n in names if n.endswith(".trans.txt")] if audio else []
         named = {utterance for text in texts for utterance, _ in _read_transcript(text)}
         yield from (name for name in audio if name not in named)
 
@@ -59,11 +63,7 @@ def _audio_files(folder: Path) -> list[Path]:
 
 
 def _read_transcript(path: Path) -> Iterator[tuple[str, str]]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    for line in lines:
-        utterance, _, text = line.strip().partition(" ")
+    for _, line in text_lines(path):
+        utterance, *text = re.split("[ \t]+", line.strip(" \t\r"), maxsplit=1)
         if utterance:
-            yield utterance, text.strip()
+            yield utterance, "".join(text)

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from lhotse import CutSet, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from lhotse import MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from lhotse.serialization import deserialize_item
 from lhotse.utils import fastcopy
 
 from lmu_asr.data.audio import with_counted_length
 from lmu_asr.data.audio_paths import resolve_audio
-from lmu_asr.data.manifests import Manifests, file_key, recording_rows, supervision_rows
+from lmu_asr.data.manifests import (
+    Manifests,
+    escape_names,
+    file_key,
+    recording_rows,
+    supervision_rows,
+)
 from lmu_asr.data.rows import Rows, names
+from lmu_asr.data.table_import import LARGEST_NUMBER, json_value
 from lmu_asr.errors import DataError
-from lmu_asr.text_lines import filled_lines
+from lmu_asr.text_lines import filled_lines, text_lines
+
+T = TypeVar("T", Recording, SupervisionSegment, MonoCut)
+LONGEST_RECORD, LONGEST_DOCUMENT = 1 << 22, 1 << 26  # bytes of a line, and of a whole .json
 
 
 def read_lhotse(path: Path) -> Manifests:
@@ -27,8 +37,12 @@ def read_lhotse(path: Path) -> Manifests:
     beside = path.with_name(path.name.replace("supervisions", "recordings"))
     if not beside.is_file():
         raise DataError(f"{path}: its recordings are not there: {beside.name}")
-    recordings = _manifest(RecordingSet, beside)
-    return _local(recordings, supervision_rows(_manifest(SupervisionSet, path)), path)
+    recordings = _manifest(Recording, beside)
+    return _local(
+        recordings,
+        supervision_rows(escape_names(_manifest(SupervisionSegment, path), path.name)),
+        path,
+    )
 
 
 def read_cut_manifest(path: Path) -> Manifests:
@@ -39,12 +53,7 @@ def read_cut_manifest(path: Path) -> Manifests:
     """
     recordings, supervisions = recording_rows(), supervision_rows()
     last = ""
-    for cut in _manifest(CutSet, path):
-        if not isinstance(cut, MonoCut) or cut.recording is None:
-            raise DataError(
-                f"{path}: cut '{cut.id}' is a {type(cut).__name__} "
-                "without one recording; want MonoCut with recording"
-            )
+    for cut in _manifest(MonoCut, path):
         if cut.recording.id != last:
             recordings.append(cut.recording)
             last = cut.recording.id
@@ -53,22 +62,76 @@ def read_cut_manifest(path: Path) -> Manifests:
             duration = min(segment.duration, cut.end - start)
             changes = {"start": start, "duration": duration, "recording_id": cut.recording.id}
             supervisions.append(fastcopy(segment, channel=cut.channel, **changes))
-    return _local((recording for recording, _ in recordings.firsts()), supervisions, path)
+    named = supervision_rows(escape_names(supervisions, path.name))
+    return _local((recording for recording, _ in recordings.firsts()), named, path)
 
 
 def is_cut_manifest(path: Path) -> bool:
-    for _, line in filled_lines(path):
+    """Whether a file's first line is a cut."""
+    for _, line in filled_lines(path, LONGEST_RECORD):
         return '"type"' in line and 'Cut"' in line
     return False
 
 
-def _manifest(kind: Any, path: Path) -> Iterator[Any]:
+def _manifest(kind: type[T], path: Path) -> Iterator[T]:
     """Read a Lhotse manifest item by item, where it is JSON lines."""
-    is_lines = path.name.endswith((".jsonl", ".jsonl.gz"))
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        for number, line in filled_lines(path, LONGEST_RECORD):
+            where = f"{path}:{number}"
+            yield _item(kind, json_value(line, where), where)
+        return
+    text = "\n".join(line for _, line in text_lines(path, longest=LONGEST_DOCUMENT))
+    found = json_value(text, str(path))
+    if not isinstance(found, list):
+        raise DataError(f"{path}: not a Lhotse manifest: want a list of objects")
+    yield from (_item(kind, value, f"{path}: item {n}") for n, value in enumerate(found, 1))
+
+
+def _item(kind: type[T], value: Any, where: str) -> T:
+    """Make an item of a manifest, with values of the types that it must have."""
+    if kind is MonoCut and isinstance(value, dict) and value.get("type") not in ("MonoCut", "Cut"):
+        raise DataError(
+            f"{where}: cut '{value.get('id')}' is a {value.get('type')}; want MonoCut with recording: "
+            "export mixed cuts and those of several channels to files first"
+        )
+    if kind is MonoCut and isinstance(value, dict) and not value.get("recording"):
+        raise DataError(f"{where}: cut '{value.get('id')}' has no recording; want MonoCut with one")
     try:
-        yield from kind.from_jsonl_lazy(path) if is_lines else kind.from_file(path)
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a whole Lhotse manifest: {error!r}") from error
+        item = deserialize_item(value)
+        if not isinstance(item, kind):
+            raise TypeError(f"it is a {type(item).__name__}")
+        _check(item)
+        return item
+    except (
+        *(ValueError, KeyError, TypeError, AttributeError, AssertionError, IndexError),
+        *(OverflowError, RecursionError, NotImplementedError, ArithmeticError),
+    ) as error:
+        raise DataError(f"{where}: not a {kind.__name__} of Lhotse: {error!r}"[:400]) from error
+
+
+def _check(item: Any) -> None:
+    """Raise TypeError where a value is of the wrong type: Lhotse takes anything."""
+    fields = vars(item)
+    if isinstance(item, Recording):
+        if not all(type(n) is int and n > 0 for n in (item.num_samples, item.sampling_rate)):
+            raise TypeError(f"num_samples {item.num_samples}, sampling_rate {item.sampling_rate}")
+        if not all(isinstance(s.source, str) for s in item.sources if s.type == "file"):
+            raise TypeError("a source that is no path")
+    if isinstance(item, MonoCut):
+        for part in (*item.supervisions, *([item.recording] if item.recording else [])):
+            _check(part)
+    for name in {"start", "duration"} & fields.keys():
+        if type(fields[name]) not in (int, float) or not abs(fields[name]) < LARGEST_NUMBER:
+            raise TypeError(f"{name} is {fields[name]!r}")
+    for name in {"id", "recording_id", "text", "speaker"} & fields.keys():
+        is_missing = fields[name] is None and name in ("text", "speaker")
+        if not is_missing and not isinstance(fields[name], str):
+            raise TypeError(f"{name} is {fields[name]!r}")
+        if name == "text" and not is_missing:
+            fields[name].encode()  # half of a surrogate pair is a ValueError
+    channel = fields.get("channel", 0)
+    if any(type(c) is not int for c in (channel if isinstance(channel, list) else [channel])):
+        raise TypeError(f"channel is {channel!r}")
 
 
 def _local(

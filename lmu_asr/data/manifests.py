@@ -5,18 +5,21 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
 from lmu_asr.data.audio import recording_from_file
+from lmu_asr.data.ids import escaped
 from lmu_asr.data.remote_audio import fetched
 from lmu_asr.data.rows import Rows, names
 from lmu_asr.errors import DataError
 from lmu_asr.progress import progress
+
+MOST_SPLITS = 100
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,16 @@ class Manifests:
         supervisions: utterances, also those whose audio could not.
         problems: reason by recording id, or by supervision id, of what could not be read.
         files: the audio files that a list names (:func:`file_key`), read or not.
+        splits: the splits that a list's own column names, and where each is first.
+        split_of: the split of each utterance by id, where there are such splits.
     """
 
     recordings: RecordingSet
     supervisions: SupervisionSet
     problems: Mapping[str, str] = field(default_factory=dict)
     files: Collection[str] = ()
+    splits: Mapping[str, str] = field(default_factory=dict)
+    split_of: Rows[tuple[str, str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,8 @@ class Utterance:
         end: seconds into the file; None: its end.
         channel: channel of the file; None: all of them, averaged.
         url: ``s3://`` address that the file is fetched from; empty: it is there.
+        split: name of its split; empty where the list has no such column.
+        where: place in the list, for messages.
     """
 
     id: str
@@ -59,6 +68,11 @@ class Utterance:
     end: float | None = None
     channel: int | None = None
     url: str = ""
+    split: str = ""
+    where: str = ""
+
+
+Named = TypeVar("Named", Utterance, SupervisionSegment)
 
 
 def file_key(path: str) -> str:
@@ -124,11 +138,13 @@ def from_utterances(utterances: Iterable[Utterance], name: str = "audio files") 
 
     A recording that is one utterance has the utterance's id, one that is several its file's path.
     Files that cannot be opened are noted in ``problems``. Audio with an address is fetched first.
+    Names of utterances and speakers are escaped (:func:`escape_names`).
 
     Raises:
+        DataError: an utterance without an id.
         RemoteError: the bucket of an address cannot be read.
     """
-    listed = Rows(lambda u: str(u.audio), utterances)
+    listed = Rows(lambda u: str(u.audio), escape_names(utterances, name))
     recordings, problems = recording_rows(), {}
     headers: Rows[_Header] = Rows(lambda header: header.path)
     files = listed.count_keys()
@@ -148,7 +164,53 @@ def from_utterances(utterances: Iterable[Utterance], name: str = "audio files") 
         headers.append(header)
     segments = supervision_rows(_segment(u, headers) for u in listed)
     paths = (file_key(header.path) for header in headers if not header.url)
-    return Manifests(RecordingSet(recordings), SupervisionSet(segments), problems, names(paths))
+    splits, split_of = _splits(listed)
+    return Manifests(
+        RecordingSet(recordings), SupervisionSet(segments), problems, names(paths), splits, split_of
+    )
+
+
+def escape_names(items: Iterable[Named], where: str) -> Iterator[Named]:
+    """Escape what would break a line of fields in the ids and speakers of utterances, and say so.
+
+    Raises:
+        DataError: an utterance without an id.
+    """
+    count, first = 0, ""
+    for given in items:
+        speaker = given.speaker or ""
+        written = escaped(given.id), escaped(speaker)
+        if not given.id:
+            raise DataError(f"{getattr(given, 'where', '') or where}: an utterance without an id")
+        if written == (given.id, speaker):
+            yield given
+            continue
+        count += 1
+        first = first or " of ".join(filter(None, written))
+        yield replace(given, id=written[0], speaker=written[1])
+    if count:
+        logging.warning(
+            "%s: blanks, control characters and '%%' in the names of %d utterances or their speakers "
+            "are written as %%XX, the bytes of UTF-8 (the first: %s)",
+            where,
+            count,
+            first,
+        )
+
+
+def _splits(listed: Rows[Utterance]) -> tuple[dict[str, str], Rows[tuple[str, str]] | None]:
+    """Return the splits that a list names, and the split of each utterance."""
+    first = next(iter(listed), None)
+    if first is None or not first.split:
+        return {}, None
+    places: dict[str, str] = {}
+    for utterance in listed:
+        if utterance.split not in places and len(places) == MOST_SPLITS:
+            raise DataError(
+                f"{utterance.where}: more than {MOST_SPLITS} different splits: is this the right column?"
+            )
+        places.setdefault(utterance.split, utterance.where)
+    return places, Rows(lambda pair: pair[0], ((u.id, u.split) for u in listed))
 
 
 def _segment(utterance: Utterance, headers: Rows[_Header]) -> SupervisionSegment:

@@ -16,6 +16,7 @@ from lmu_asr.config import AugmentConfig, FeaturesConfig
 from lmu_asr.data.audio import AUDIO_SUFFIXES, is_audio, read_audio, recording_from_file, resample
 from lmu_asr.data.fbank import get_extractor
 from lmu_asr.errors import DataError
+from lmu_asr.files import files_below
 
 
 class NoiseMixer:
@@ -83,7 +84,7 @@ def audio_files(directory: str, option: str) -> list[Recording]:
     root = Path(directory)
     if not root.is_dir():
         raise DataError(f"{root}: no such directory ({option})")
-    paths = sorted(p for p in root.rglob("*") if p.is_file() and is_audio(p))
+    paths = sorted(p for p in files_below(root) if is_audio(p))
     if not paths:
         raise DataError(f"{root}: no audio in it ({option}); want {', '.join(AUDIO_SUFFIXES)}")
     return [recording_from_file(path, path.name) for path in paths]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 from lmu_asr.errors import DataError
-from lmu_asr.files import atomic_open
+from lmu_asr.files import atomic_open, files_below
 from lmu_asr.stages.common import Context, Stage, main
 
 if TYPE_CHECKING:
@@ -77,9 +79,10 @@ def _prepare_split(context: Context, split: str, manifests: Manifests) -> None:
 
 def _write_sources(context: Context, manifests: list[Manifests]) -> None:
     """List audio that lies outside the source directory, so that stamps see it change."""
+    from lmu_asr.data.ids import escaped
     from lmu_asr.data.rows import names
 
-    inside = str(context.source_dir.resolve())
+    inside = str(context.source_dir.resolve()) + os.sep  # corp-audio/ is not in corp/
     paths = (
         str(Path(source.source).resolve())
         for item in manifests
@@ -89,18 +92,20 @@ def _write_sources(context: Context, manifests: list[Manifests]) -> None:
     )
     outside = names(path for path in paths if not path.startswith(inside)).by_key()
     listing = context.features_dir / "sources.txt"
-    with atomic_open(listing, errors="surrogateescape") as stream:  # names that are not UTF-8
-        stream.writelines(f"{path}\n" for path, _ in itertools.groupby(outside))
+    with atomic_open(listing) as stream:
+        stream.writelines(f"{escaped(p, keep=' ')}\n" for p, _ in itertools.groupby(outside))
 
 
 def inputs(context: Context) -> Iterable[Path]:
-    """Every file of the source, and the audio outside it that the last run found."""
+    """Every file of the source, also behind links, and the audio outside that the last run found."""
+    from lmu_asr.text_lines import text_lines
+
     source = context.source_dir
-    yield from (p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
+    yield from files_below(source) if source.is_dir() else [source]
     listed = context.features_dir / "sources.txt"
     if listed.is_file():
-        with open(listed, encoding="utf-8", errors="surrogateescape") as stream:
-            yield from (Path(line.rstrip("\n")) for line in stream)
+        for _, line in text_lines(listed):
+            yield Path(os.fsdecode(unquote_to_bytes(line)))
 
 
 def outputs(context: Context) -> Iterable[Path]:
@@ -129,6 +134,7 @@ STAGE = Stage(
         *("data/fbank.py", "data/features.py", "data/ids.py", "data/importers.py"),
         *("data/audio_paths.py", "data/kaldi_import.py", "data/layout.py"),
         *("data/lhotse_import.py", "data/table_import.py"),
+        *("data/arrow_import.py", "data/csv_records.py", "data/list_names.py"),
         *("data/manifests.py", "data/ray_shards.py", "data/remote_audio.py"),
         "data/archive.py",
         *("data/rows.py", "data/shard.py", "data/shards.py", "data/validate.py"),

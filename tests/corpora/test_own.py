@@ -197,3 +197,60 @@ def test_source_must_be_given(tmp_path):
 def test_unknown_corpus_has_a_hint():
     with pytest.raises(ConfigError, match="did you mean 'librispeech'"):
         get_corpus("librispeach")
+
+
+def write_column(path: Path, words: list[str]) -> Path:
+    rows = (
+        {"key": f"u{i}", "source": f"{i}.wav", "text": "x", "split": w} for i, w in enumerate(words)
+    )
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        path.write_text(
+            "key,source,text,split\n" + "".join(",".join(r.values()) + "\n" for r in rows)
+        )
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_the_split_of_a_list_counts(tmp_path, suffix):
+    words = ["train", "valid", "training", "test"]
+    words[2] = "train"
+    path = write_column(tmp_path / f"a{suffix}", words)
+    splits = get_corpus("own").manifests(CONFIG, path)
+    assert ids(splits) == {"train": {"u0", "u2"}, "dev": {"u1"}, "test": {"u3"}}
+    path = write_column(tmp_path / f"a{suffix}", [*["train"] * 9, "eval", "dev"])
+    assert ids(get_corpus("own").manifests(CONFIG, path))["test"] == {"u9"}
+    path = write_column(tmp_path / f"a{suffix}", [*["train"] * 9, "test"])
+    splits = ids(get_corpus("own").manifests(CONFIG, path))
+    assert splits["test"] == {"u9"} and splits["dev"] and len(splits["train"] | splits["dev"]) == 9
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "other"], r"a.csv:3: split 'other' is none of train, dev, test.*corpus.test"),
+        (["dev", "test"], r"has dev, test but no 'train'"),
+        (["train", "Train"], r"'Train'.*"),
+        (["train", "valid", "val"], r"'val' and 'valid' both mean the split 'dev'"),
+        ([f"s{i}" for i in range(101)], r"more than 100 different splits"),
+    ],
+)
+def test_splits_that_are_none(tmp_path, words, message):
+    with pytest.raises(DataError, match=message):
+        get_corpus("own").manifests(CONFIG, write_column(tmp_path / "a.csv", words))
+
+
+def test_a_list_that_is_a_split_by_its_name(tmp_path):
+    write_column(tmp_path / "train.csv", ["train"] * 9)
+    write_column(tmp_path / "valid.csv", ["dev", "valid"])
+    with pytest.raises(DataError, match=r"valid.csv:3: split is 'valid', but .* is 'dev'"):
+        get_corpus("own").manifests(CONFIG, tmp_path)
+    (tmp_path / "train").mkdir()  # of audio, beside its list
+    write_column(tmp_path / "valid.csv", ["valid"])
+    splits = get_corpus("own").manifests(CONFIG, tmp_path)
+    assert {name: len(part.supervisions) for name, part in splits.items()} == {
+        "train": 8,
+        "test": 1,
+        "dev": 1,
+    }
