@@ -234,3 +234,14 @@ def test_damaged_stamp_is_none(tmp_path: Path, text: str) -> None:
 def test_names_in_a_damaged_stamp(tmp_path: Path) -> None:
     stamp = Stamp("k", {}, {"a\0b": [1, 2], "x" * 5000: [1, 2]})
     assert len(stamp.broken_outputs(tmp_path)) == 2
+
+
+def test_inputs_whose_names_are_not_utf8_are_watched(tmp_path: Path, context: Context) -> None:
+    stage, calls = make_stage(tmp_path)
+    path = tmp_path / "caf\udce9.wav"
+    path.write_text("a")
+    stage = dataclasses.replace(stage, inputs=lambda c: (path,))
+    assert run_stage(stage, context) and not run_stage(stage, context)
+    path.write_text("longer")
+    assert run_stage(stage, context)
+    assert len(calls) == 2
