@@ -14,14 +14,15 @@ def resolve_audio(path: str, base: Path) -> Path:
     Tables of Common Voice name files of ``clips/`` beside them, without its name.
     """
     given = Path(path)
-    if given.is_absolute() or _exists(base / given):
+    if given.is_absolute() or exists(base / given):
         return base / given
-    if _exists(base / "clips" / given):
+    if exists(base / "clips" / given):
         return base / "clips" / given
-    return given.resolve() if _exists(given) else base / given
+    return given.resolve() if exists(given) else base / given
 
 
-def _exists(path: Path) -> bool:
+def exists(path: Path) -> bool:
+    """Whether ``path`` is there; a name that no file can have is not."""
     try:
         return path.exists()
     except (OSError, ValueError):  # too long for a name, or with NUL

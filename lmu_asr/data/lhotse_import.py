@@ -11,7 +11,7 @@ from lhotse.serialization import deserialize_item
 from lhotse.utils import fastcopy
 
 from lmu_asr.data.audio import with_counted_length
-from lmu_asr.data.audio_paths import resolve_audio
+from lmu_asr.data.audio_paths import exists, resolve_audio
 from lmu_asr.data.manifests import (
     Manifests,
     escape_names,
@@ -147,7 +147,7 @@ def _local(
                 "export it to files first"
             )
         audio = resolve_audio(source.source, path.resolve().parent)
-        if not audio.is_file():
+        if not (exists(audio) and audio.is_file()):
             problems[recording.id] = f"{audio}: no such file"
             continue
         files.append(file_key(str(audio)))

