@@ -39,7 +39,8 @@ usage: ./run.sh [options]
   --help               this text
 
 Relative paths mean the directory that you call from. Run the same command again to go on where it
-stopped; without --force, which starts anew each time.
+stopped; without --force, which starts anew each time. SIGINT, SIGTERM, SIGHUP and SIGUSR1 end it whole
+(training saves itself) with status 130, 143, 129 or 138.
 HELP
 }
 
@@ -51,6 +52,9 @@ command_line=("$self") # without --force: it is the command that goes on
 for word in "$@"; do [[ $word == --force?(=*) ]] || command_line+=("$word"); done
 LMU_ASR_COMMAND=$(printf '%q ' "${command_line[@]}")
 export LMU_ASR_COMMAND=${LMU_ASR_COMMAND% }
+at="" # the stage that runs
+# shellcheck source=utils/signals.sh
+. utils/signals.sh
 parse_options "stage stop-stage recipe variant data fsa ngpu nproc num-nodes node-rank master-addr \
 master-port launcher max-restarts nj exp-dir data-dir force dry-run" "$@"
 [[ $stage =~ ^[0-6]$ ]] || die "--stage $stage: want 0 to 6"
@@ -71,6 +75,7 @@ done
 if [[ -z $recipe ]]; then recipe=mini; [[ -z $data ]] || recipe=own; fi
 ((${SLURM_RESTART_COUNT:-0} == 0)) || force=false # a job that was queued again goes on
 
+lmu_asr_run=(run python3 -I lmu_asr/guard.py) # of what path.sh installs
 # shellcheck source=path.sh
 . ./path.sh
 python=python
@@ -86,51 +91,32 @@ range=(--stage "$stage" --stop-stage "$stop_stage" --launcher "$launcher" --ngpu
   --nproc "$nproc" --num-nodes "$num_nodes" --node-rank "$node_rank")
 out=("${range[@]}") # what is missing is found before any compute
 [[ $dry_run == true ]] && out=(--out "$scratch/resolved.yaml")
-config=$("$python" -m lmu_asr.stages.configure --recipe "$recipe" --variant "$variant" --data "$data" \
+run "$python" -m lmu_asr.stages.configure --recipe "$recipe" --variant "$variant" --data "$data" \
   --fsa "$fsa" --data-dir "$data_dir" --exp-dir "$exp_dir" --caller-dir "$caller" "${out[@]}" \
-  ${sets[@]+"${sets[@]}"})
+  ${sets[@]+"${sets[@]}"} >"$scratch/config"
+config=$(<"$scratch/config")
 common=(--config "$config" --recipe "$recipe" --data-dir "$data_dir" --exp-dir "$exp_dir" --nj "$nj")
 [[ $force == true ]] && common+=(--force)
 if [[ $dry_run == true ]]; then
-  "$python" -m lmu_asr.stages.plan "${common[@]}" "${range[@]}"
+  run "$python" -m lmu_asr.stages.plan "${common[@]}" "${range[@]}"
   exit
 fi
 LMU_ASR_RUN_ID=$$-$(date +%s%N) # a launcher that starts --force again starts no other run
 export LMU_ASR_RUN_ID
 
-stopped=$scratch/stopped
-export LMU_ASR_STOPPED_FILE=$stopped # training writes to it when a signal has made it leave
-
-train() { # a signal to this script makes training save itself and leave
-  "$python" -m lmu_asr.training.launch --launcher "$launcher" --ngpu "$ngpu" --nproc "$nproc" \
-    --num-nodes "$num_nodes" --node-rank "$node_rank" --master-addr "$master_addr" \
-    --master-port "$master_port" --max-restarts "$max_restarts" --storage "$exp_dir/.ray" \
-    -m lmu_asr.stages.train "${common[@]}" &
-  local child=$!
-  trap 'kill -TERM "$child" 2>/dev/null || true' TERM USR1 INT
-  while kill -0 "$child" 2>/dev/null; do wait "$child" || true; done
-  trap - TERM USR1 INT
-  wait "$child"
-}
-
 names=(download features lang graph train decode results)
 for ((s = stage; s <= stop_stage; s++)); do
-  status=0
+  at="stage $s (${names[s]})" status=0
   if [[ ${names[s]} == train ]]; then
-    train || status=$?
+    run "$python" -m lmu_asr.training.launch --launcher "$launcher" --ngpu "$ngpu" --nproc "$nproc" \
+      --num-nodes "$num_nodes" --node-rank "$node_rank" --master-addr "$master_addr" \
+      --master-port "$master_port" --max-restarts "$max_restarts" --storage "$exp_dir/.ray" \
+      -m lmu_asr.stages.train "${common[@]}" || status=$?
   else
     extra=()
     [[ ${names[s]} == features && $launcher == ray && -n ${RAY_ADDRESS:-} ]] && extra=(--ray)
-    "$python" -m "lmu_asr.stages.${names[s]}" "${common[@]}" ${extra[@]+"${extra[@]}"} || status=$?
+    run "$python" -m "lmu_asr.stages.${names[s]}" "${common[@]}" ${extra[@]+"${extra[@]}"} || status=$?
   fi
-  if ((status != 0)); then
-    echo "stage $s (${names[s]}) stopped with status $status. To go on:" >&2
-    [[ " $LMU_ASR_COMMAND " == *" --stage "* ]] || LMU_ASR_COMMAND+=" --stage $s"
-    echo "  $LMU_ASR_COMMAND" >&2
-    exit "$status"
-  fi
-  if [[ -s $stopped ]]; then # the command that goes on has been printed by training
-    echo "stage $s (${names[s]}) was asked to stop and has saved itself; run.sh ends here" >&2
-    exit 0
-  fi
+  ((status == 0)) || resume "$at stopped with status $status"
 done
+[[ -z $taken ]] || leave

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,27 @@ from lmu_asr.errors import DataError, DocumentError
 
 LARGEST_JSON = 1 << 30  # bytes of one document: our own are smaller, of the largest corpora too
 DEEPEST_JSON = 60  # lists and objects in each other
+# temporary files of this process, and of those it was forked from, which are not its to remove
+_OPEN: dict[str, int] = {}
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp(\..*)?")
+
+
+def discard_temporaries() -> None:
+    """Remove the temporary files that this process is writing, before it leaves in the middle."""
+    for name, pid in list(_OPEN.items()):
+        if pid == os.getpid():
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+
+
+def remove_leftovers(folder: Path, deep: bool = False) -> None:
+    """Remove the temporary files that killed processes left in ``folder``, or below it too.
+
+    The caller holds the folder: what another process writes there at this moment would go as well.
+    """
+    for path in folder.rglob(".*") if deep else folder.glob(".*"):
+        if _TEMPORARY.fullmatch(path.name) and not path.is_dir():
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -31,6 +53,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     suffix = "".join(path.suffixes[-2:])
     fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{suffix}", dir=path.parent)
     os.close(fd)
+    _OPEN[name] = os.getpid()
     try:
         yield Path(name)
         _fsync(name)
@@ -41,6 +64,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
+    finally:
+        _OPEN.pop(name, None)
 
 
 @contextlib.contextmanager

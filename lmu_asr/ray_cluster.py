@@ -13,6 +13,9 @@ SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }
+# Ray takes the loopback address for the machine's own where it thinks that there are no others;
+# _node_ip_address=127.0.0.1 it would turn into an outer address
+ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 @contextlib.contextmanager
@@ -23,9 +26,9 @@ def joined_cluster(processes: int, gpus: int = 0) -> Iterator[None]:
         processes: that a cluster of this machine has cores for.
         gpus: that it has.
     """
-    import ray
+    os.environ.update(SETTINGS if "RAY_ADDRESS" in os.environ else {**SETTINGS, **ALONE})
+    import ray  # reads them
 
-    os.environ.update(SETTINGS)
     quiet = ray.LoggingConfig(log_level="ERROR")
     if "RAY_ADDRESS" in os.environ:
         kept = {k: v for k, v in os.environ.items() if k == "PYTHONPATH" or k in SETTINGS}
@@ -38,7 +41,6 @@ def joined_cluster(processes: int, gpus: int = 0) -> Iterator[None]:
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
             logging_config=quiet,
-            _node_ip_address="127.0.0.1",
         )
     try:
         yield

@@ -7,6 +7,7 @@ import itertools
 import logging
 import multiprocessing
 import os
+import sys
 import threading
 from array import array
 from collections import deque
@@ -23,6 +24,7 @@ from lmu_asr.config import FeaturesConfig
 from lmu_asr.data.ray_shards import make_shards_on_cluster
 from lmu_asr.data.shard import AHEAD, Item, Shard, Task, make_shard
 from lmu_asr.errors import DataError
+from lmu_asr.files import discard_temporaries
 from lmu_asr.progress import progress
 
 SHARDS, LEAST_SECONDS, MOST_SECONDS = 64, 300.0, 3600.0
@@ -107,6 +109,8 @@ def extract_shards(
         with _one_thread():
             return shown(map(make_shard, tasks))
     context = multiprocessing.get_context("spawn")
+    # a run that a signal ends leaves semaphores; the process that removes them need not tell the user
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
     try:
         with ProcessPoolExecutor(min(nj, len(names)), context, _start_worker) as pool:
             return shown(_in_order(pool, tasks, AHEAD * nj))
@@ -158,4 +162,10 @@ def _start_worker() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         sentinel = parent.sentinel
-        threading.Thread(target=lambda: (wait([sentinel]), os._exit(1)), daemon=True).start()
+
+        def follow() -> None:
+            wait([sentinel])
+            discard_temporaries()
+            os._exit(1)
+
+        threading.Thread(target=follow, daemon=True).start()

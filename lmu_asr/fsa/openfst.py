@@ -25,6 +25,7 @@ from lmu_asr.fsa.inputs import check_vocabulary, feasible, search_inputs
 from lmu_asr.fsa.lattice import Lattice, Path, make_lattice
 from lmu_asr.fsa.memory import with_smaller_beams
 from lmu_asr.fsa.options import SearchOptions
+from lmu_asr.guard import die_with_parent
 from lmu_asr.lang.lang import Lang
 
 T = TypeVar("T")
@@ -140,7 +141,7 @@ class OpenFstEngine:
             self.close()
             _WORKER_GRAPH[0] = graph.fst
             context = multiprocessing.get_context("fork")
-            self._pool = ProcessPoolExecutor(self.jobs, mp_context=context)
+            self._pool = ProcessPoolExecutor(self.jobs, context, die_with_parent)
             self._pool_graph = graph
         return self._pool
 

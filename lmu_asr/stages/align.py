@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lmu_asr.config_files import load_config
 from lmu_asr.errors import LmuAsrError
+from lmu_asr.guard import end_quietly
 from lmu_asr.progress import setup_logging
 from lmu_asr.stages.common import ArgumentParser, add_common_arguments, make_context
 
@@ -50,4 +51,5 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
 
 
 if __name__ == "__main__":
+    end_quietly()
     sys.exit(main())

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +19,8 @@ from lmu_asr.config import Config, options
 from lmu_asr.config_files import load_config
 from lmu_asr.config_paths import portable
 from lmu_asr.errors import LmuAsrError, StageError, advice
+from lmu_asr.files import discard_temporaries, remove_leftovers
+from lmu_asr.guard import guarded, watch_stop_file
 from lmu_asr.progress import setup_logging
 from lmu_asr.stages.context import Context, add_common_arguments, make_context
 from lmu_asr.stages.source import check_source, claim_source
@@ -102,8 +105,22 @@ def make_parser(stage: Stage) -> ArgumentParser:
     return parser
 
 
+def program(stage: Stage) -> int:
+    """Run one stage as the program that this process is; returns the exit status.
+
+    SIGINT, SIGTERM, SIGHUP and SIGUSR1 end all of its processes, and the status is 128 + the number.
+    Processes of a launcher have no guard of their own: they save and leave with success.
+    """
+    if stage.together and "RANK" in os.environ:
+        return main(stage)
+    named = f"stage {stage.number} ({stage.name})"
+    return guarded(lambda: main(stage), named, saves=stage.together)
+
+
 def main(stage: Stage, argv: Sequence[str] | None = None) -> int:
     """Run one stage from the command line; returns the exit status."""
+    if not stage.together:
+        watch_stop_file(_leave)
     setup_logging()
     args = make_parser(stage).parse_args(argv)
     try:
@@ -119,6 +136,12 @@ def main(stage: Stage, argv: Sequence[str] | None = None) -> int:
         print(f"stage {stage.number} ({stage.name}): error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _leave() -> None:
+    """Leave in the middle: the next run finds whole files, and the guard ends other processes."""
+    discard_temporaries()
+    os._exit(128 + signal.SIGTERM)
 
 
 def run_stage(stage: Stage, context: Context) -> bool:
@@ -144,6 +167,7 @@ def run_stage(stage: Stage, context: Context) -> bool:
                 logging.info("stage %d (%s): another process has done it", stage.number, stage.name)
                 stage.say(context)
                 return False
+        _clean(stage, context)
         _work(stage, context, stamp)
     return True
 
@@ -178,6 +202,14 @@ def _finished(stage: Stage, context: Context) -> bool:
     """Whether the stage has left its stamp and all its outputs."""
     stamp = Stamp.load(stage.stamp_path(context))
     return stamp is not None and not _broken(stamp, stage, context)
+
+
+def _clean(stage: Stage, context: Context) -> None:
+    """Remove what killed runs of this stage left; its lock is held, so nobody writes there."""
+    remove_leftovers(stage.stamp_dir(context))
+    for path in stage.outputs(context):
+        if path.is_dir():
+            remove_leftovers(path, deep=True)
 
 
 def _work(stage: Stage, context: Context, stamp: Stamp) -> None:

@@ -14,6 +14,7 @@ from lmu_asr.config import NAME, Config, options_markdown
 from lmu_asr.config_files import load_config, option_value, override_keys, save_config
 from lmu_asr.config_paths import absolute_paths, with_value
 from lmu_asr.errors import ConfigError, LmuAsrError, StageError
+from lmu_asr.guard import end_quietly
 from lmu_asr.recipes import check_recipe, recipes_dir
 from lmu_asr.stages.checks import missing
 from lmu_asr.stages.common import ArgumentParser
@@ -168,4 +169,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    end_quietly()
     sys.exit(main())

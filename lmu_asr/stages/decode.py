@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lmu_asr.remote import experiment_url, push_folder
-from lmu_asr.stages.common import Context, Stage, main
+from lmu_asr.stages.common import Context, Stage, program
 
 
 def run(context: Context) -> None:
@@ -52,4 +52,4 @@ STAGE = Stage(
 )
 
 if __name__ == "__main__":
-    sys.exit(main(STAGE))
+    sys.exit(program(STAGE))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lmu_asr.errors import DataError
 from lmu_asr.remote import fetch_folder, is_remote
-from lmu_asr.stages.common import Context, Stage, main
+from lmu_asr.stages.common import Context, Stage, program
 
 
 def run(context: Context) -> None:
@@ -57,4 +57,4 @@ STAGE = Stage(
 )
 
 if __name__ == "__main__":
-    sys.exit(main(STAGE))
+    sys.exit(program(STAGE))

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from lmu_asr.errors import DataError
 from lmu_asr.files import atomic_open, files_below
-from lmu_asr.stages.common import Context, Stage, main
+from lmu_asr.stages.common import Context, Stage, program
 
 if TYPE_CHECKING:
     from lmu_asr.corpora.base import Manifests
@@ -148,4 +148,4 @@ STAGE = Stage(
 )
 
 if __name__ == "__main__":
-    sys.exit(main(STAGE))
+    sys.exit(program(STAGE))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lmu_asr.errors import DataError
-from lmu_asr.stages.common import Context, Stage, main
+from lmu_asr.stages.common import Context, Stage, program
 from lmu_asr.text_lines import read_transcripts, text_lines
 
 TEXT_ROOMS = ("corpora/text.py", "data/text_rule.py", "text_lines.py")  # what reads lm.text
@@ -108,4 +108,4 @@ STAGE = Stage(
 )
 
 if __name__ == "__main__":
-    sys.exit(main(STAGE))
+    sys.exit(program(STAGE))

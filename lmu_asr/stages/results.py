@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from lmu_asr.stages.common import Context, Stage, main
+from lmu_asr.stages.common import Context, Stage, program
 
 
 def run(context: Context) -> None:
@@ -41,4 +41,4 @@ STAGE = Stage(
 )
 
 if __name__ == "__main__":
-    sys.exit(main(STAGE))
+    sys.exit(program(STAGE))

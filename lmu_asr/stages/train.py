@@ -13,7 +13,7 @@ from typing import Any
 from lmu_asr.config_files import save_config
 from lmu_asr.errors import StageError
 from lmu_asr.files import fingerprint, read_json, write_json
-from lmu_asr.stages.common import Context, Stage, current_stamp, main, upstream_key
+from lmu_asr.stages.common import Context, Stage, current_stamp, program, upstream_key
 from lmu_asr.stages.context import PLACES, save_places
 from lmu_asr.stages.lang import train_texts
 
@@ -193,4 +193,4 @@ STAGE = Stage(
 
 
 if __name__ == "__main__":
-    sys.exit(main(STAGE))
+    sys.exit(program(STAGE))

@@ -20,6 +20,7 @@ from lmu_asr.config import Config
 from lmu_asr.config_files import load_config
 from lmu_asr.data.ids import escaped
 from lmu_asr.errors import DataError, LmuAsrError, ModelError
+from lmu_asr.guard import end_quietly
 from lmu_asr.progress import setup_logging
 from lmu_asr.stages.common import ArgumentParser, add_common_arguments, make_context
 
@@ -104,4 +105,5 @@ def _write_ctm(path: Path, found: dict[Path, Transcript], transcriber: Transcrib
 
 
 if __name__ == "__main__":
+    end_quietly()
     sys.exit(main())

@@ -7,11 +7,8 @@ the run is one process. NCCL joins GPUs, gloo joins CPUs. Rank 0 alone writes.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
-import signal
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +18,6 @@ import torch
 import torch.distributed as dist
 
 from lmu_asr.errors import TrainingError
-
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -119,12 +114,6 @@ def current_world(prefer_gpu: bool = True) -> World:
             )
         device = torch.device("cuda", local_rank)
     return World(rank, size, local_rank, local_size, device)
-
-
-def die_with_parent() -> None:
-    """Let SIGTERM come when the parent process dies, so that no orphan goes on training (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def set_threads(world: World) -> int:

@@ -1,8 +1,8 @@
-"""SIGTERM and SIGUSR1 ask a run to save and leave; how it is resumed is printed.
+"""A run that is asked to stop saves and leaves, with status 0: no launcher starts it again.
 
-Where signals do not reach a process (under Ray, or on another machine) the file that
-``LMU_ASR_STOP_FILE`` names asks in their place, as soon as it exists. A run that has left so writes
-a line into the file that ``LMU_ASR_STOPPED_FILE`` names, for the driver, whose next stage must wait.
+The guard of the run, or of its launcher, asks through the file that ``LMU_ASR_STOP_FILE`` names, which
+reaches every process on every machine (:mod:`lmu_asr.guard`). A signal to a training process itself
+asks too. The guard's status says that the run has stopped before its end.
 """
 
 from __future__ import annotations
@@ -13,15 +13,22 @@ import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 
 from lmu_asr.errors import TrainingError
+from lmu_asr.files import discard_temporaries
+from lmu_asr.guard import (
+    COMMAND,
+    SIGNALS,
+    STOP_FILE,
+    mark_stopped,
+    stop_asked,
+    watch_stop_file,
+)
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-STOP_FILE = "LMU_ASR_STOP_FILE"
-STOPPED_FILE = "LMU_ASR_STOPPED_FILE"
+__all__ = ["SIGNALS", "STOP_FILE", "StopRequest", "mark_stopped", "stop_asked"]
 
 
 class StopAskedError(Exception):
@@ -32,18 +39,22 @@ class RunStoppedError(TrainingError):
     """The run was asked to stop, and has saved itself."""
 
 
+class StopUnsavedError(TrainingError):
+    """The run was asked to stop, but its state could not be saved."""
+
+
 class StopRequest:
     """Whether a signal, or the file that stands for one, has asked this process to stop."""
 
+    listeners = 0  # requests of this process that something polls now
+
     def __init__(self) -> None:
         self._signalled = False
-        name = os.environ.get(STOP_FILE)
-        self._file = Path(name) if name else None
 
     @property
     def asked(self) -> bool:
         """Whether to save and leave."""
-        return self._signalled or (self._file is not None and self._file.exists())
+        return self._signalled or stop_asked()
 
     def ask(self) -> None:
         """Ask as a signal does."""
@@ -52,14 +63,17 @@ class StopRequest:
     @contextlib.contextmanager
     def listening(self) -> Iterator[StopRequest]:
         """Take the signals inside the block; outside they do what they did before."""
-        try:
-            before = {number: signal.signal(number, self._take) for number in SIGNALS}
-        except ValueError:  # not the main thread: the launcher owns the signals
-            yield self
-            return
+        before = {}
+        if (
+            threading.current_thread() is threading.main_thread()
+        ):  # else a launcher owns the signals
+            wanted = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+            before = {number: signal.signal(number, self._take) for number in wanted}
+        StopRequest.listeners += 1
         try:
             yield self
         finally:
+            StopRequest.listeners -= 1
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -68,13 +82,28 @@ class StopRequest:
         logging.info("%s: saving, then leaving", signal.Signals(number).name)
 
 
-def mark_stopped() -> None:
-    """Tell the driver that started this process that the run has stopped before its end."""
-    name = os.environ.get(STOPPED_FILE)
-    if name:
-        Path(name).write_text("stopped\n", encoding="utf-8")
+def leave_before_training() -> None:
+    """From now on leave at once when asked, as long as no loop listens: nothing is to be saved.
+
+    Only in a process of its own; elsewhere (Ray) :func:`check_stop` stands at the steps on the way.
+    """
+    if threading.current_thread() is threading.main_thread():
+        watch_stop_file(_leave_unless_heard)
+
+
+def check_stop() -> None:
+    """Raise RunStoppedError where a guard has asked already."""
+    if stop_asked():
+        raise RunStoppedError("asked to stop before the first step")
 
 
 def resume_command() -> str:
     """The command that started the run: as the driver was called, or this process's own."""
-    return os.environ.get("LMU_ASR_COMMAND") or shlex.join([sys.executable, *sys.orig_argv[1:]])
+    return os.environ.get(COMMAND) or shlex.join([sys.executable, *sys.orig_argv[1:]])
+
+
+def _leave_unless_heard() -> None:
+    if not StopRequest.listeners:
+        mark_stopped()
+        discard_temporaries()
+        os._exit(0)

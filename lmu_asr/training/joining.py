@@ -17,16 +17,17 @@ import torch
 import torch.distributed as dist
 
 from lmu_asr.errors import TrainingError
+from lmu_asr.guard import die_with_parent
 from lmu_asr.training.distributed import (
     World,
     current_world,
-    die_with_parent,
     env_number,
     named_failure,
 )
 
 COLLECTIVE = timedelta(minutes=30)  # rank 0 may write, read or measure for long before it answers
 POLL_SECONDS = 0.2
+STORE_FILE = "LMU_ASR_STORE_FILE"  # so that no port is open: a stray message could end the run
 
 
 @contextlib.contextmanager
@@ -71,7 +72,12 @@ def _join(world: World, patience: timedelta) -> None:
 
 
 def _open_store(world: World, patience: timedelta) -> dist.Store:
-    """The store of torchrun's agent, or one that rank 0 keeps."""
+    """A file where all processes are of this machine; else torchrun's store, or one that rank 0 keeps."""
+    path = os.environ.get(STORE_FILE)
+    if path:
+        file_store = dist.FileStore(path, -1)  # -1: no process removes it, the launcher does
+        file_store.set_timeout(patience)
+        return file_store
     address, port = os.environ.get("MASTER_ADDR"), env_number("MASTER_PORT", 0)
     if not address or not port:
         raise TrainingError(

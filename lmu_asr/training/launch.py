@@ -3,9 +3,9 @@
 One entry point for plain Python, torchrun, Accelerate and Ray Train; all of them set the same
 environment (:mod:`lmu_asr.training.distributed`) and run the same module with the same arguments.
 
-torchrun answers SIGTERM with failure, even where every process has saved itself and left with
-success, and SIGUSR1 ends torchrun alone and leaves its processes behind. Here both go to the
-training processes themselves, which save and leave; torchrun then ends with their status.
+A guard stands before all of them (:mod:`lmu_asr.guard`): launchers answer a signal with failure, or
+end and leave their processes behind, so it does not reach them. The training processes hear of it by
+a file, save and leave with success; the launcher then ends, and the guard's status names the signal.
 """
 
 from __future__ import annotations
@@ -13,23 +13,20 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 import torch
 
 from lmu_asr.errors import LmuAsrError, TrainingError
-from lmu_asr.training.distributed import die_with_parent
-from lmu_asr.training.interrupt import SIGNALS
+from lmu_asr.guard import STOP_FILE, guarded
+from lmu_asr.training.joining import STORE_FILE
 from lmu_asr.training.launch_options import Launch
 from lmu_asr.training.ray_launch import train_with_ray
 
-MULTI_NODE_PORT = 29500  # one machine alone takes a free one
+MULTI_NODE_PORT = 29500  # one machine alone needs none
 LAUNCHERS = ("auto", "plain", "torchrun", "accelerate", "ray")
 
 
@@ -53,7 +50,7 @@ def parse(argv: Sequence[str]) -> Launch:
         num_nodes=args.num_nodes,
         node_rank=args.node_rank,
         master_addr=args.master_addr,
-        master_port=args.master_port or (MULTI_NODE_PORT if args.num_nodes > 1 else free_port()),
+        master_port=args.master_port or MULTI_NODE_PORT,
         max_restarts=args.max_restarts,
         storage=args.storage,
         module=args.command[0],
@@ -85,16 +82,49 @@ def choose_gpus(wanted: str) -> int:
 
 
 def start(launch: Launch) -> int:
-    """Run to the end and return the exit status (plain Python replaces this process)."""
+    """Train; this process becomes the launcher. Ray, which is called, returns an exit status."""
     if launch.gpus == 0:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    if launch.launcher == "plain":
-        sys.stdout.flush()
-        os.execv(sys.executable, [sys.executable, *launch.module_command])
+    on_cluster = launch.launcher == "ray" and "RAY_ADDRESS" in os.environ
+    if launch.num_nodes == 1 and not on_cluster:
+        keep_to_this_machine()
     if launch.launcher == "ray":
         return train_with_ray(launch)
-    command = accelerate_command(launch) if launch.launcher == "accelerate" else None
-    return supervise(command or torchrun_command(launch))
+    commands = {"torchrun": torchrun_command, "accelerate": accelerate_command}
+    make = commands.get(launch.launcher, lambda launch: [sys.executable, *launch.module_command])
+    command = make(launch)
+    sys.stdout.flush()
+    os.execv(command[0], command)
+
+
+def keep_to_this_machine() -> None:
+    """Let the processes meet in files and talk over the loopback interface.
+
+    The stores of torch listen on all interfaces, and end the run when a stranger talks to them.
+    """
+    folder = Path(os.environ[STOP_FILE]).parent
+    os.environ[STORE_FILE] = str(folder / "store")
+    os.environ["PET_RDZV_ENDPOINT"] = str(folder / "rendezvous")  # options of torchrun, which
+    os.environ["PET_LOCAL_ADDR"] = "127.0.0.1"  # accelerate has no names for
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "")
+    if loopback:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", loopback)
+
+
+def rendezvous_options(launch: Launch, address: str, port: str, rank: str) -> dict[str, object]:
+    """Options that tell torchrun where its agents meet: in a file, or with the agent of machine 0.
+
+    Args:
+        launch: what to start.
+        address: name of the option for the address of machine 0.
+        port: for its port.
+        rank: for this machine's number.
+    """
+    if launch.num_nodes == 1:
+        return {"rdzv_backend": "c10d", "rdzv_conf": "store_type=file"}
+    return {address: launch.master_addr, port: launch.master_port, rank: launch.node_rank}
 
 
 def torchrun_command(launch: Launch) -> list[str]:
@@ -102,9 +132,7 @@ def torchrun_command(launch: Launch) -> list[str]:
     options = {
         "nproc_per_node": launch.processes,
         "nnodes": launch.num_nodes,
-        "node_rank": launch.node_rank,
-        "master_addr": launch.master_addr,
-        "master_port": launch.master_port,
+        **rendezvous_options(launch, "master_addr", "master_port", "node_rank"),
         "max_restarts": launch.max_restarts,
     }
     pairs = [f"--{name}={value}" for name, value in options.items()]
@@ -121,9 +149,7 @@ def accelerate_command(launch: Launch) -> list[str]:
     options = {
         "num_processes": total,
         "num_machines": launch.num_nodes,
-        "machine_rank": launch.node_rank,
-        "main_process_ip": launch.master_addr,
-        "main_process_port": launch.master_port,
+        **rendezvous_options(launch, "main_process_ip", "main_process_port", "machine_rank"),
         "max_restarts": launch.max_restarts,
         "mixed_precision": "no",
         "dynamo_backend": "no",
@@ -132,39 +158,6 @@ def accelerate_command(launch: Launch) -> list[str]:
     kind = ["--multi_gpu"] if total > 1 else [] if launch.gpus else ["--cpu"]
     program = [sys.executable, "-m", "accelerate.commands.launch"]
     return [*program, *kind, *pairs, *launch.module_command]
-
-
-def supervise(command: Sequence[str]) -> int:
-    """Run a launcher that is torchrun or wraps it; signals go to its processes. Returns its status."""
-    child = subprocess.Popen(
-        command,
-        start_new_session=True,  # a signal to the whole group must not reach torchrun
-        preexec_fn=die_with_parent,
-    )
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        for pid in children(child.pid):
-            os.kill(pid, signal.SIGTERM)
-
-    for number in SIGNALS:
-        signal.signal(number, forward)
-    signal.signal(signal.SIGINT, lambda *_: child.send_signal(signal.SIGINT))
-    return child.wait()
-
-
-def children(pid: int) -> list[int]:
-    """Processes that ``pid`` has started and that are alive."""
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        found += [int(text) for text in task.read_text().split()]
-    return found
-
-
-def free_port() -> int:
-    """A port of this machine that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -201,10 +194,14 @@ def _check(launch: Launch) -> None:
         )
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Read the command line and train; returns the exit status."""
     try:
-        status = start(parse(sys.argv[1:]))
+        return start(parse(sys.argv[1:]))
     except LmuAsrError as error:
         print(f"launch: error: {error}", file=sys.stderr)
-        status = 1
-    sys.exit(status)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main, "training", saves=True))

@@ -1,6 +1,7 @@
 """Ray Train as a launcher: TorchTrainer starts the processes, the run itself stays what it is.
 
-Ray sets the environment that torchrun sets and joins the processes. A process that dies makes Ray
+Ray sets the environment that torchrun sets and joins the processes; on one machine they join by
+themselves, in a file, since Ray's way would listen on all interfaces. A process that dies makes Ray
 start all of them again, up to ``--max-restarts`` times; they go on from the run's own checkpoint.
 Without ``RAY_ADDRESS`` a cluster of this machine alone is made and ended with the run: no
 dashboard, no usage statistics, bound to the loopback address.
@@ -16,14 +17,15 @@ import shutil
 import signal
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from lmu_asr.errors import TrainingError
+from lmu_asr.guard import SIGNALS, STOP_FILE, STOPPED, mark_stopped, watch_stop_file
 from lmu_asr.ray_cluster import joined_cluster
-from lmu_asr.training.interrupt import SIGNALS, STOP_FILE, mark_stopped
+from lmu_asr.training.joining import STORE_FILE
 from lmu_asr.training.launch_options import Launch
 
 
@@ -43,29 +45,57 @@ def train_with_ray(launch: Launch) -> int:
         )
     launch.storage.mkdir(parents=True, exist_ok=True)
     records = Path(tempfile.mkdtemp(prefix="run-", dir=launch.storage)).resolve()
+    stop = _Stop(records)
+    watch_stop_file(stop.ask)
     try:
         with joined_cluster(launch.processes, launch.gpus):
-            return _fit(launch, records)
+            return _fit(launch, records, stop)
     finally:
         shutil.rmtree(records, ignore_errors=True)
 
 
-def _fit(launch: Launch, records: Path) -> int:
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+class _Stop:
+    """Passes the request to stop on to the processes, by a file that those of all machines see."""
 
-    stop_file = records / "stop"
+    def __init__(self, records: Path) -> None:
+        self.records, self.file = records, records / "stop"
+        self.training = False
+
+    def ask(self) -> None:
+        """Ask the processes; while there are none, leave: the guard ends what Ray has started."""
+        if not self.training:
+            shutil.rmtree(self.records, ignore_errors=True)
+            os._exit(0)
+        self.file.touch()
+
+    @contextlib.contextmanager
+    def taking_signals(self) -> Iterator[None]:
+        """Let signals to this process ask too, in the place of Ray's own answer to them."""
+        wanted = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+        before = {n: signal.signal(n, lambda *_: self.ask()) for n in wanted}
+        self.training = True
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _fit(launch: Launch, records: Path, stop: _Stop) -> int:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
     own = {k: v for k, v in os.environ.items() if k.startswith("LMU_ASR_")}
     job = {
         "directory": str(Path.cwd()),
-        "environment": {**own, STOP_FILE: str(stop_file)},
+        "environment": {**own, STOP_FILE: str(stop.file)},
         "command": [launch.module, *launch.arguments],
         "gpus": launch.gpus,
     }
     trainer = TorchTrainer(
         _work,
         train_loop_config=job,
-        torch_config=TorchConfig(backend="nccl" if launch.gpus else "gloo"),
+        torch_config=_torch_config(launch),
         scaling_config=ScalingConfig(
             num_workers=launch.processes * launch.num_nodes, use_gpu=launch.gpus > 0
         ),
@@ -75,30 +105,47 @@ def _fit(launch: Launch, records: Path) -> int:
             failure_config=FailureConfig(max_failures=launch.max_restarts),
         ),
     )
-    with _signals_to(stop_file):
+    with stop.taking_signals():
         try:
             trainer.fit()
         except Exception as error:
             logging.error("Ray Train: %s", str(error).strip().splitlines()[-1])
             return 1
-    if stop_file.exists():
+    if stop.file.exists() or stop.file.with_name(STOPPED).exists():
         mark_stopped()
     return 0
 
 
-@contextlib.contextmanager
-def _signals_to(stop_file: Path) -> Iterator[None]:
-    """Let SIGTERM, SIGUSR1 and SIGINT ask the processes, wherever they are, to save and leave."""
+def _torch_config(launch: Launch) -> Any:
+    """How the processes join: over machines by Ray, on one machine by themselves, in a file."""
+    from ray.train.backend import Backend
+    from ray.train.torch import TorchConfig
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop_file.touch()
+    if STORE_FILE not in os.environ:
+        return TorchConfig(backend="nccl" if launch.gpus else "gloo")
 
-    before = {n: signal.signal(n, ask) for n in (*SIGNALS, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    class Alone(Backend):
+        share_cuda_visible_devices = True  # each takes the one of its local rank
+
+    class Local(TorchConfig):
+        @property
+        def backend_cls(self) -> type[Backend]:
+            return Alone
+
+    return Local(backend="gloo")
+
+
+def _describe_process() -> None:
+    """Set what torchrun would; all processes of one attempt meet in one file, of its own."""
+    from ray import train
+    from ray.train.collective import broadcast_from_rank_zero
+
+    context = train.get_context()
+    os.environ["RANK"] = str(context.get_world_rank())
+    os.environ["LOCAL_RANK"] = str(context.get_local_rank())
+    os.environ["WORLD_SIZE"] = str(context.get_world_size())
+    os.environ["LOCAL_WORLD_SIZE"] = str(context.get_local_world_size())
+    os.environ[STORE_FILE] += f"-{broadcast_from_rank_zero(uuid.uuid4().hex)}"
 
 
 def _work(job: dict[str, Any]) -> None:
@@ -110,6 +157,8 @@ def _work(job: dict[str, Any]) -> None:
     os.environ.update(job["environment"])
     if not job["gpus"]:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if STORE_FILE in job["environment"]:
+        _describe_process()
     sys.argv = list(job["command"])
     try:
         runpy.run_module(job["command"][0], run_name="__main__")

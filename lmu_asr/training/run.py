@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from lmu_asr.config import Config
+from lmu_asr.errors import LmuAsrError
 from lmu_asr.files import fingerprint
 from lmu_asr.lang.lang import Lang
 from lmu_asr.text_lines import read_transcripts
-from lmu_asr.training.distributed import log_main
-from lmu_asr.training.interrupt import RunStoppedError, mark_stopped, resume_command
+from lmu_asr.training.distributed import World, env_number
+from lmu_asr.training.interrupt import (
+    STOP_FILE,
+    RunStoppedError,
+    StopUnsavedError,
+    check_stop,
+    leave_before_training,
+    mark_stopped,
+    resume_command,
+    stop_asked,
+)
 from lmu_asr.training.joining import joined_world
 from lmu_asr.training.setup import describe, make_model, prepare_process, synchronize_batchnorm
 from lmu_asr.training.sizing import Sizing
@@ -37,8 +50,8 @@ def training_lang(lang_dir: Path, transcripts: Path) -> Lang:
 def run_training(config: Config, exp_dir: Path, data_dir: Path, lang_dir: Path) -> None:
     """Train, or go on with training, in every process of whatever launcher started this one.
 
-    SIGTERM and SIGUSR1 save the state, print how to go on and leave with exit status 0, by
-    SystemExit. A finished run returns at once.
+    Asked to stop, it saves the state and leaves with exit status 0, by SystemExit. A finished run
+    returns at once.
 
     Args:
         config: the resolved configuration.
@@ -52,23 +65,44 @@ def run_training(config: Config, exp_dir: Path, data_dir: Path, lang_dir: Path) 
         CheckpointError: ``exp_dir`` holds a run of other data, tokens or configuration.
         TrainingError: training cannot go on.
     """
-    with joined_world(minutes=config.train.join_minutes) as world:
-        prepare_process(config, world)
-        lang = training_lang(lang_dir, Path(data_dir) / f"{config.corpus.train}_text")
-        tokens = fingerprint([lang.unit, lang.tokens])
-        model = make_model(config, data_dir, lang.vocab_size, tokens)
-        if config.train.sync_batchnorm:
-            model = synchronize_batchnorm(model, world)
-        record = Path(exp_dir) / "dropped.jsonl"
-        source = LoaderSource(config, data_dir, lang, model.output_lens, world, record)
-        identity = Identity(source.manifest_fingerprint(), tokens, shaping_options(config))
-        describe(config, model, world)
-        sizing = Sizing(config, source, exp_dir, world)
-        trainer = Trainer(config, model, source, lang, identity, exp_dir, world, sizing)
-        try:
-            trainer.run()
-        except RunStoppedError as stopped:
-            log_main(world, "%s. To go on:\n  %s", stopped, resume_command())
-            if world.local_rank == 0:
-                mark_stopped()
-            sys.exit(0)
+    leave_before_training()
+    try:
+        check_stop()
+        with joined_world(minutes=config.train.join_minutes) as world:
+            check_stop()
+            _make_trainer(config, exp_dir, data_dir, lang_dir, world).run()
+    except RunStoppedError as stopped:
+        _leave(str(stopped))
+    except StopUnsavedError:
+        raise
+    except LmuAsrError as error:
+        if not stop_asked():
+            raise
+        _leave(f"asked to stop ({error})")  # another process has left first
+
+
+def _make_trainer(
+    config: Config, exp_dir: Path, data_dir: Path, lang_dir: Path, world: World
+) -> Trainer:
+    prepare_process(config, world)
+    lang = training_lang(lang_dir, Path(data_dir) / f"{config.corpus.train}_text")
+    tokens = fingerprint([lang.unit, lang.tokens])
+    model = make_model(config, data_dir, lang.vocab_size, tokens)
+    if config.train.sync_batchnorm:
+        model = synchronize_batchnorm(model, world)
+    record = Path(exp_dir) / "dropped.jsonl"
+    source = LoaderSource(config, data_dir, lang, model.output_lens, world, record)
+    identity = Identity(source.manifest_fingerprint(), tokens, shaping_options(config))
+    describe(config, model, world)
+    check_stop()
+    sizing = Sizing(config, source, exp_dir, world)
+    return Trainer(config, model, source, lang, identity, exp_dir, world, sizing)
+
+
+def _leave(message: str) -> NoReturn:
+    """Say where the run stands; leave with success, so that no launcher starts this process again."""
+    mark_stopped()
+    if env_number("RANK", 0) == 0:
+        how = "" if STOP_FILE in os.environ else f". To go on:\n  {resume_command()}"
+        logging.info("%s%s", message, how)  # a guard says itself how to go on
+    sys.exit(0)

@@ -31,6 +31,7 @@ from lmu_asr.training.interrupt import (
     RunStoppedError,
     StopAskedError,
     StopRequest,
+    StopUnsavedError,
 )
 from lmu_asr.training.lock import sole_run
 from lmu_asr.training.loss import make_training_loss
@@ -127,7 +128,7 @@ class Trainer:
         """Train to the end, or from where the last run stopped to the end.
 
         Raises:
-            RunStoppedError: SIGTERM or SIGUSR1 came; the state is saved.
+            RunStoppedError: it was asked to stop; the state is saved.
             CheckpointError: the directory holds a run of other data, tokens or configuration.
             TrainingError: no loss is finite any more, one utterance does not fit in memory, or
                 another process trains in the same directory.
@@ -412,7 +413,9 @@ class Trainer:
     def _leave(self) -> None:
         self.save()
         if not self.store.wait():
-            raise TrainingError(f"{self.exp_dir}: asked to stop, but the state could not be saved")
+            raise StopUnsavedError(
+                f"{self.exp_dir}: asked to stop, but the state could not be saved"
+            )
         raise RunStoppedError(
             f"saved at epoch {self.state.epoch}, batch {self.state.batch}, step {self.state.step}"
         )

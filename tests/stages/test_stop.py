@@ -1,4 +1,4 @@
-"""A run that is asked to stop: the driver ends there with success, and the same command goes on."""
+"""A run that is asked to stop: the driver ends there with the signal's status, and says how to go on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from lmu_asr.guard import SIGNALS
 from lmu_asr.training.lock import turn
+from tests.stages.signals import Started
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,18 +41,15 @@ def driver(tmp_path: Path, body: str) -> Path:
 
 
 STOPS = """
-import os, signal, sys, time
-def leave(number, frame):
-    open(os.environ["LMU_ASR_STOPPED_FILE"], "w").write("stopped")
-    sys.exit(0)
-signal.signal(signal.SIGTERM, leave)
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 open("started", "w")
 time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_signal_ends_the_driver_with_success_after_training_has_saved(
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_the_driver_after_training_has_saved(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     script = driver(tmp_path, STOPS)
@@ -68,8 +67,9 @@ def test_a_signal_ends_the_driver_with_success_after_training_has_saved(
         time.sleep(0.05)
     process.send_signal(number)
     _, errors = process.communicate(timeout=240)
-    assert process.returncode == 0
-    assert "was asked to stop and has saved itself; run.sh ends here" in errors
+    assert process.returncode == 128 + number
+    assert f"stage 4 (train) stopped by {number.name} (status {128 + number}). To go on:" in errors
+    assert errors.endswith("./run.sh --stage 3\n")
     assert (tmp_path / "ran").read_text().split() == ["lmu_asr.stages.graph", "4"]
 
 
@@ -104,3 +104,53 @@ def test_one_process_at_a_time_prepares_a_directory(
         order.append(("first", waited))
     thread.join()
     assert order == [("first", False), ("second", True)]
+
+
+@pytest.mark.parametrize("place", ["setup", "configure"])
+def test_a_signal_before_the_first_stage(tmp_path: Path, place: str) -> None:
+    script = driver(tmp_path, "")
+    slow = f"touch {tmp_path}/started; exec sleep 60"
+    python = tmp_path / "stand_in/python"
+    if place == "configure":
+        python.write_text(f"#!/bin/bash\n{slow}\n")
+    else:  # an environment is made, by a shell that starts others
+        (tmp_path / "lmu_asr").symlink_to(ROOT / "lmu_asr")
+        (tmp_path / "path.sh").write_text(
+            f'"${{lmu_asr_run[@]}}" bash -c "touch {tmp_path}/started; sleep 60 & sleep 60"\n'
+        )
+    started = Started([str(script)], tmp_path / "logs", cwd=tmp_path)
+    started.wait_for(tmp_path / "started")
+    started.process.send_signal(signal.SIGTERM)
+    assert started.finish(20) == 143
+    assert started.orphans == []
+    assert "run.sh stopped by SIGTERM (status 143). To go on:\n  ./run.sh\n" in started.output()
+    assert not (tmp_path / "ran").exists()
+
+
+SRUN = """#!/bin/bash
+trap 'touch saved; exit 138' USR1
+trap 'touch saved; exit 143' TERM
+touch started
+while :; do sleep 0.05; done
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "requeued"), [(signal.SIGUSR1, 138, True), (signal.SIGTERM, 143, False)]
+)
+def test_a_slurm_job_saves_and_is_queued_again_when_its_time_is_up(
+    tmp_path: Path, number: signal.Signals, status: int, requeued: bool
+) -> None:
+    programs = {"srun": SRUN, "scontrol": f'#!/bin/bash\necho "$*" >>{tmp_path}/asked\necho node\n'}
+    for name, text in programs.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_NODELIST": "n", "SLURM_JOB_ID": "17"}
+    job = subprocess.Popen([ROOT / "local/slurm.sh"], cwd=tmp_path, env=env)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "started").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    job.send_signal(number)
+    assert job.wait(60) == status
+    assert (tmp_path / "saved").exists()
+    assert ("requeue 17" in (tmp_path / "asked").read_text()) == requeued

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmu_asr.training.launch import children
+from lmu_asr.guard import children
 
 NO_TORCHRUN = pytest.mark.skipif(
     torch.__version__ < "2" and sys.version_info >= (3, 11),

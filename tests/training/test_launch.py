@@ -32,10 +32,12 @@ def start(exp_dir: Path) -> subprocess.Popen[str]:
 
 
 @NO_TORCHRUN
-def test_a_signal_to_the_launcher_saves_and_leaves_with_success(tmp_path: Path) -> None:
+def test_a_signal_to_the_launcher_saves_and_leaves_with_its_status(tmp_path: Path) -> None:
     process = start(tmp_path)
     process.send_signal(signal.SIGUSR1)
-    assert finish(process)[0] == 0
+    status, output = finish(process)
+    assert status == 128 + signal.SIGUSR1
+    assert output.count("To go on:") == 1
     assert CheckpointStore(tmp_path, 1).steps()
 
 

@@ -1,0 +1,59 @@
+"""Makes a stage wait at a known moment: every Python process below a test finds this at its start.
+
+``LMU_ASR_TEST_PAUSE`` holds a pattern of file names and a mark: a process that is about to move such a
+file into place makes the mark, then waits. Training waits at every step once the mark is there.
+"""
+
+import fnmatch
+import importlib.util
+import os
+import sys
+import time
+from pathlib import Path
+
+PATTERN, _, MARK = os.environ.get("LMU_ASR_TEST_PAUSE", "").partition(":")
+
+
+def pause_before(replace):
+    def wrapper(source, target, **kwargs):
+        if fnmatch.fnmatch(Path(target).name, PATTERN):
+            Path(MARK).touch()
+            time.sleep(60)
+        return replace(source, target, **kwargs)
+
+    return wrapper
+
+
+def small_shards(module):
+    """Stage 1 starts its pool for seconds of audio."""
+    module.LEAST_SECONDS, module.SHARDS, module.INLINE_SECONDS = 2.0, 1000, 0.0
+
+
+def slow_steps(module):
+    after = module.Trainer._after_step
+
+    def wrapper(self, sums):
+        after(self, sums)
+        Path(MARK).touch()
+        time.sleep(0.3)
+
+    module.Trainer._after_step = wrapper
+
+
+class Changes:
+    """Changes modules as they are imported."""
+
+    changes = {"lmu_asr.data.shards": small_shards, "lmu_asr.training.trainer": slow_steps}  # noqa: RUF012
+
+    def find_spec(self, name, path=None, target=None):
+        change = self.changes.pop(name, None)
+        spec = importlib.util.find_spec(name) if change else None
+        if spec is not None:
+            execute = spec.loader.exec_module
+            spec.loader.exec_module = lambda module: (execute(module), change(module))
+        return spec
+
+
+if MARK:
+    os.replace = pause_before(os.replace)
+    sys.meta_path.insert(0, Changes())
