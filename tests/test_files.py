@@ -20,6 +20,7 @@ from lmu_asr.files import (
     files_below,
     fingerprint,
     read_json,
+    remove_leftovers,
     sha256_file,
     write_json,
     write_jsonl,
@@ -125,3 +126,15 @@ def test_files_behind_links_are_found_once(tmp_path: Path) -> None:
     assert [path.name for path in files_below(inside, "s1/*.txt")] == ["2.txt"]
     with pytest.raises(DataError, match="gone: cannot be read: No such file"):
         list(files_below(inside / "gone"))
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    kept = [".recogs-x.tmp.txt", ".hidden", "a.tmp", "x.abcdefgh.tmp", ".lock"]
+    for name in (*kept, ".recogs-test.txt.a1b2c3d4.tmp.txt", "below/.x.lca.abcdefg_.tmp.lca"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert (tmp_path / "below/.x.lca.abcdefg_.tmp.lca").exists()
+    remove_leftovers(tmp_path, deep=True)
+    found = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")}
+    assert found == {*kept, "below"}

@@ -18,6 +18,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 BY = "LMU_ASR_TEST_ID"
 
 
+def take_signals() -> None:
+    """Undo what a background job of a script and nohup have: some of the signals ignored."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
 @dataclass
 class Started:
     """A command in a session and a group of its own; whatever it starts inherits a mark."""
@@ -44,8 +50,7 @@ class Started:
                 env=env,
                 cwd=self.cwd,
                 start_new_session=True,
-                # ignored where the tests run in the background of a script
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                preexec_fn=take_signals,
             )
 
     def wait_for(self, path: Path, seconds: float = 120) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from lmu_asr.guard import SIGNALS
 from lmu_asr.training.lock import turn
-from tests.stages.signals import Started
+from tests.stages.signals import Started, take_signals
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,9 +58,7 @@ def test_a_signal_ends_the_driver_after_training_has_saved(
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        ),  # ignored in background jobs
+        preexec_fn=take_signals,
     )
     deadline = time.monotonic() + 240
     while not (tmp_path / "started").exists() and time.monotonic() < deadline:

@@ -35,7 +35,7 @@ def slow_steps(module):
     def wrapper(self, sums):
         after(self, sums)
         Path(MARK).touch()
-        time.sleep(0.3)
+        time.sleep(1.0)
 
     module.Trainer._after_step = wrapper
 
