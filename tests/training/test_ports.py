@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ def sockets(pid: int) -> Iterator[str]:
     """Inodes of the sockets of a process."""
     for link in Path(f"/proc/{pid}/fd").glob("*"):
         try:
-            target = os.readlink(link)
+            target = str(link.readlink())
         except OSError:  # closed meanwhile
             continue
         if target.startswith("socket:["):
@@ -42,7 +41,7 @@ def listening(pids: list[int]) -> set[tuple[str, int]]:
 
 def disturb(port: int) -> None:
     """Be a stranger: a request of another protocol, and a connection that says nothing."""
-    for message in (b"GET / HTTP/1.0\r\n\r\n" + os.urandom(64), b""):
+    for message in (b"GET / HTTP/1.0\r\n\r\n" + bytes(range(128, 256)), b""):
         with socket.create_connection(("127.0.0.1", port), timeout=5) as stranger:
             stranger.sendall(message)
 
