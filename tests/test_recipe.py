@@ -1,6 +1,7 @@
 """The whole recipe through run.sh, on a few minutes of synthetic speech: it ends in a table, re-runs
 only what changed, survives SIGKILL in every stage, and takes a user's own data."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.training.processes import descendants
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("download", "features", "lang", "graph", "train", "decode", "results")
@@ -130,7 +133,9 @@ def kill_at_random(work: Path, seconds: float, *arguments: str) -> None:
         stderr=subprocess.DEVNULL,
     )
     time.sleep(seconds)
-    os.killpg(child.pid, signal.SIGKILL)
+    for pid in [child.pid, *descendants(child.pid)]:  # of all sessions: a stage has one of its own
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     child.wait()
 
 

@@ -32,6 +32,7 @@ from lmu_asr.training.interrupt import (
     StopAskedError,
     StopRequest,
     StopUnsavedError,
+    mark_stopped,
 )
 from lmu_asr.training.lock import sole_run
 from lmu_asr.training.loss import make_training_loss
@@ -416,6 +417,7 @@ class Trainer:
             raise StopUnsavedError(
                 f"{self.exp_dir}: asked to stop, but the state could not be saved"
             )
+        mark_stopped()
         raise RunStoppedError(
             f"saved at epoch {self.state.epoch}, batch {self.state.batch}, step {self.state.step}"
         )
