@@ -49,7 +49,8 @@ class CorpusConfig:
     )
     s3_cache: str = opt(
         "",
-        "directory that keeps audio which own lists name by s3:// addresses; empty: --data-dir/<name>/s3",
+        "directory that keeps audio which own lists name by s3:// addresses, or hold in themselves (Parquet); "
+        "empty: --data-dir/<name>/s3",
         path=(),
     )
     text: str = opt(

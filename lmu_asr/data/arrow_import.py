@@ -99,6 +99,18 @@ def arrow_rows(path: Path, cache: Path | None) -> Iterator[tuple[str, Row]]:
                 yield f"{path}: row {number}", _with_files(path, number, row, cache)
 
 
+def named_audio(path: Path) -> Iterator[str]:
+    """Yield the names of audio that does not lie in the file itself."""
+    for batch in _batches(path):
+        folded = {name.strip().casefold(): i for i, name in enumerate(batch.schema.names)}
+        used = [folded[name] for name in COLUMNS["source"] if name in folded][:1]
+        for value in batch.column(used[0]).to_pylist() if used else ():
+            has_name = isinstance(value, dict) and value.get("bytes") is None
+            name = value.get("path") if has_name else value
+            if isinstance(name, str):
+                yield name
+
+
 def _batches(path: Path) -> Iterator[pyarrow.RecordBatch]:
     try:
         import pyarrow

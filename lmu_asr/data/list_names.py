@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from lmu_asr.errors import DataError
+from lmu_asr.remote import is_remote
 
 TABLES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv")
 PARQUET = ".parquet"
@@ -15,6 +16,11 @@ WORDS = (
     ("test", "testing"),
 )
 EVAL = ("eval", "evaluation")
+
+
+def is_remote_list(source: str) -> bool:
+    """Whether ``source`` is the address of one list, by its suffix, not of a folder."""
+    return is_remote(source) and source.endswith((*TABLES, PARQUET))
 
 
 def find_splits(words: Iterable[str], wanted: Sequence[str], where: object) -> dict[str, str]:

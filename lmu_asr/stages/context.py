@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmu_asr.config import Config
+from lmu_asr.data.list_names import is_remote_list
 from lmu_asr.errors import StageError
 from lmu_asr.files import read_json, write_json
 from lmu_asr.remote import is_remote
@@ -41,7 +42,10 @@ class Context:
     def source_dir(self) -> Path:
         """The corpus as downloaded, or the user's own copy where that is on this machine."""
         source = self.config.corpus.source
-        return Path(source) if self.has_own_copy else self.corpus_dir / "source"
+        if self.has_own_copy:
+            return Path(source)
+        folder = self.corpus_dir / "source"
+        return folder / source.rpartition("/")[2] if is_remote_list(source) else folder
 
     @property
     def has_own_copy(self) -> bool:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from lmu_asr.data.list_names import is_remote_list
 from lmu_asr.errors import DataError
 from lmu_asr.remote import fetch_folder, is_remote
 from lmu_asr.stages.common import Context, Stage, program
@@ -17,6 +18,12 @@ def run(context: Context) -> None:
     from lmu_asr.corpora import get_corpus
 
     config = context.config
+    if is_remote_list(config.corpus.source):
+        from lmu_asr.data.remote_list import fetch_list
+
+        count = fetch_list(config.corpus.source, context.source_dir)
+        logging.info("%s: fetched, with %d audio files", config.corpus.source, count)
+        return
     if is_remote(config.corpus.source):
         count = fetch_folder(config.corpus.source, context.source_dir)
         logging.info("%s: %d files fetched", config.corpus.source, count)
@@ -32,7 +39,10 @@ def run(context: Context) -> None:
 
 def outputs(context: Context) -> Iterable[Path]:
     """Every downloaded or made file; the user's own files are not ours to check."""
-    return () if context.has_own_copy else (context.source_dir,)
+    if context.has_own_copy:
+        return ()
+    is_list = is_remote_list(context.config.corpus.source)
+    return (context.source_dir.parent if is_list else context.source_dir,)
 
 
 STAGE = Stage(

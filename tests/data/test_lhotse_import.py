@@ -75,6 +75,14 @@ def test_broken_cuts(tmp_path: Path, changes: dict[str, Any], message: str) -> N
         import_data(path)
 
 
+def test_audio_with_a_name_that_is_too_long_is_listed(tmp_path: Path) -> None:
+    source = {"type": "file", "channels": [0], "source": "x" * 5000}
+    found = import_data(
+        write(tmp_path, {**CUT, "recording": {**RECORDING, "id": "l", "sources": [source]}})
+    )
+    assert sorted(found.problems) == ["l", "r"]
+
+
 @pytest.mark.parametrize("text", ["", "[", '{"a": 1}', "[1]", "[" * 100_000, '[{"id": 1}]'])
 def test_documents_that_are_no_manifest(tmp_path: Path, text: str) -> None:
     (tmp_path / "my_recordings.json").write_text(text)

@@ -9,12 +9,13 @@ import boto3
 import pytest
 
 from lmu_asr import remote
-from lmu_asr.config import CorpusConfig
+from lmu_asr.config import Config, CorpusConfig
 from lmu_asr.corpora import get_corpus
 from lmu_asr.data.importers import import_data
-from lmu_asr.errors import DataError, RemoteError
+from lmu_asr.data.remote_list import fetch_list
+from lmu_asr.errors import DataError, LmuAsrError, RemoteError
 from lmu_asr.stages import configure, load_stage
-from lmu_asr.stages.common import main
+from lmu_asr.stages.common import Context, main
 from tests.data.speech import manifests, tree_bytes, write_audio
 from tests.s3 import s3_server
 
@@ -166,3 +167,55 @@ def test_stage_1(s3, audio, tmp_path):
     assert (tmp_path / "data" / "far" / "s3" / "speech" / "raw audio" / "u00.flac").is_file()
     same = [name for name in near if name.endswith((".lca", "_text", "cmvn.json"))]
     assert len(same) > 6 and all(far[name] == near[name] for name in same)
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl"])
+def test_one_list_as_the_source(s3, tmp_path, name):
+    """Its audio beside it, below ``clips/``, of another bucket's folder, and missing."""
+    sources = [f"./{NAMES[0]}.flac", f"{NAMES[1]}.flac", url(NAMES[2]), "gone.flac"]
+    for source in ("", "clips/"):
+        i = int(bool(source))
+        s3.copy_object(
+            Bucket="speech",
+            Key=f"lists/{source}{NAMES[i]}.flac",
+            CopySource=f"speech/raw audio/{NAMES[i]}.flac",
+        )
+    lines = [json.dumps({"id": f"u{i}", "audio": s, "text": "x"}) for i, s in enumerate(sources)]
+    if name == "list.csv":
+        lines = ["id,audio,text", *(f"u{i},{s},x" for i, s in enumerate(sources))]
+    s3.put_object(Bucket="speech", Key=f"lists/{name}", Body="\n".join(lines).encode())
+    path = tmp_path / "source" / name
+    path.parent.mkdir()
+    (path.parent / "old.flac").touch()
+    for _ in range(2):
+        assert fetch_list(f"s3://speech/lists/{name}", path) == 2
+    assert sorted(p.name for p in path.parent.iterdir()) == ["clips", name, f"{NAMES[0]}.flac"]
+    found = import_data(path, tmp_path / "cache")
+    assert [r.id for r in found.recordings] == ["u0", "u1", "u2"]
+    assert list(found.problems) == ["u3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "message"),
+    [
+        ("gone.csv", None, "gone.csv: there is no such object"),
+        ("a.csv", "audio,text\n../b.wav,x\n", "would lie outside the folder"),
+        ("a.csv", "words\nx\n", "no column 'source'"),
+        ("my_cuts.jsonl", "{}", "name the folder"),
+    ],
+)
+def test_lists_that_cannot_be_a_source(s3, tmp_path, name, body, message):
+    if body:
+        s3.put_object(Bucket="speech", Key=name, Body=body.encode())
+    with pytest.raises(LmuAsrError, match=message):
+        fetch_list(f"s3://speech/{name}", tmp_path / name)
+
+
+def test_where_one_list_is_kept(tmp_path):
+    def source_dir(source: str) -> Path:
+        config = Config(corpus=CorpusConfig(name="own", id="corp", source=source))
+        return Context(config, tmp_path, tmp_path, "", 1).source_dir
+
+    assert source_dir("s3://b/x/list.csv") == tmp_path / "corp" / "source" / "list.csv"
+    assert source_dir("s3://b/x/all.parquet") == tmp_path / "corp" / "source" / "all.parquet"
+    assert source_dir("s3://b/x") == tmp_path / "corp" / "source"

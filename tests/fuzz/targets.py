@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -124,13 +125,12 @@ def kaldi() -> Target:
     data = {name: "\n".join([*lines, ""]).encode() for name, lines in files.items()}
 
     def read(folder: Path) -> str:
-        first: set[str] = set()
-        odd = 0
-        for name in ("text", "segments"):
+        named = set()
+        places = "segments" if text_lines(folder / "segments") else "wav.scp"
+        for name in ("text", places):
             lines = (folder / name).read_bytes().decode("utf-8-sig", "replace").split("\n")
-            first |= {line.split()[0] for line in lines if line.strip()}
-            odd += sum(bool(line.strip(" \t\r")) and not line.strip() for line in lines)
-        return checked(import_data(folder), range(len(first), len(first) + odd + 1))
+            named |= {re.split("[ \t]", line.strip(" \t\r"))[0] for line in lines if line.strip()}
+        return checked(import_data(folder), len(named))
 
     return Target("kaldi", {**clips(), **data}, read, changed=list(files))
 
