@@ -15,7 +15,7 @@ from lmu_asr.data.audio import AUDIO_SUFFIXES, is_audio
 from lmu_asr.data.manifests import Manifests, Utterance, from_utterances, say_untranscribed
 from lmu_asr.errors import DataError
 from lmu_asr.files import files_below, walk
-from lmu_asr.text_lines import text_lines
+from lmu_asr.text_lines import filled_lines
 
 TRANSCRIPTS = "*.trans.txt"
 
@@ -63,7 +63,7 @@ def _audio_files(folder: Path) -> list[Path]:
 
 
 def _read_transcript(path: Path) -> Iterator[tuple[str, str]]:
-    for _, line in text_lines(path):
+    for _, line in filled_lines(path):
         utterance, *text = re.split("[ \t]+", line.strip(" \t\r"), maxsplit=1)
         if utterance:
             yield utterance, "".join(text)

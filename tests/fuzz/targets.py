@@ -126,11 +126,11 @@ def kaldi() -> Target:
 
     def read(folder: Path) -> str:
         named = set()
-        places = "segments" if text_lines(folder / "segments") else "wav.scp"
+        places = "segments" if text_lines(folder / "segments").start else "wav.scp"
         for name in ("text", places):
             lines = (folder / name).read_bytes().decode("utf-8-sig", "replace").split("\n")
             named |= {re.split("[ \t]", line.strip(" \t\r"))[0] for line in lines if line.strip()}
-        return checked(import_data(folder), len(named))
+        return checked(import_data(folder), range(len(named), len(named) + 1))
 
     return Target("kaldi", {**clips(), **data}, read, changed=list(files))
 
