@@ -180,7 +180,7 @@ def folder(tmp_path_factory):
 
 def count_rows(name: str, text: str) -> int:
     """Rows by another reader."""
-    lines = [line for line in text.split("\n") if line.strip(" \t")]
+    lines = [line for line in text.split("\n") if line.strip()]
     if name == "list.csv":
         reader = csv.reader(io.StringIO(text, newline=""))
         return len([row for row in reader if "".join(row).strip()]) - 1
