@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lmu_asr import __version__
+from lmu_asr.guard import end_quietly
 
 # name: module, what it does
 COMMANDS = {
@@ -81,4 +82,5 @@ def _unknown(name: str) -> int:
 
 
 if __name__ == "__main__":
+    end_quietly()
     sys.exit(main())

@@ -6,10 +6,10 @@ in ``core-sounds-en.txt``. The packages are fetched by apt and unpacked without 
 
 from __future__ import annotations
 
-import gzip
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from lmu_asr.config import CorpusConfig
@@ -22,6 +22,7 @@ from lmu_asr.data.manifests import Utterance, from_utterances
 from lmu_asr.errors import DataError
 from lmu_asr.files import atomic_write_bytes
 from lmu_asr.progress import progress
+from lmu_asr.text_lines import text_lines
 
 PACKAGES = ("asterisk-core-sounds-en-g722", "asterisk-core-sounds-en")
 MOST_BYTES = 20 * 8000  # the few longer prompts are menus
@@ -56,9 +57,7 @@ class Asterisk:
         texts = next(iter(sorted(source.rglob("core-sounds-en.txt.gz"))), None)
         if texts is None:
             raise DataError(f"{source}: no core-sounds-en.txt.gz in it or below")
-        with gzip.open(texts, "rt", encoding="utf-8") as stream:
-            lines = (line.split(":", 1) for line in stream if line[0] not in ";\n")
-            spoken = {name.strip(): text.strip() for name, text in lines}
+        spoken = dict(_spoken(texts))
         utterances = []
         for name, text in spoken.items():
             path = source / "wav" / f"{name.replace('/', '-')}.wav"
@@ -72,6 +71,16 @@ class Asterisk:
         text = re.sub(r"\[[^\]]*\]|\([^)]*\)|<[^>]*>", " ", text)
         text = re.sub(r"\b\d\b", lambda match: DIGITS[int(match.group())], text)
         return normalize_english(text)
+
+
+def _spoken(texts: Path) -> Iterator[tuple[str, str]]:
+    """Yield prompts and what they say: ``<name>: <text>`` a line, ``;`` begins a remark."""
+    for number, line in text_lines(texts):
+        if line.strip() and not line.startswith(";"):
+            name, colon, text = line.partition(":")
+            if not colon:
+                raise DataError(f"{texts}:{number}: want '<name>: <text>', got '{line[:80]}'")
+            yield name.strip(), text.strip()
 
 
 def _wav(target: Path, path: Path) -> Path:

@@ -6,7 +6,6 @@ directory: ``{train,dev,test}.tsv`` with ``clips/*.mp3`` beside them. Ardila et 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from lmu_asr.corpora.base import Manifests
 from lmu_asr.corpora.splits import join_splits
 from lmu_asr.corpora.text import PLAIN
 from lmu_asr.data.manifests import Utterance, from_utterances
+from lmu_asr.data.table_import import table_rows
 from lmu_asr.errors import DataError
 from lmu_asr.files import files_below
 
@@ -49,18 +49,15 @@ class CommonVoice:
 def _read(table: Path) -> Iterator[Utterance]:
     if not table.is_file():
         raise DataError(f"{table}: no such table")
-    with open(table, encoding="utf-8", newline="") as stream:
-        reader = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-        for row in reader:
-            try:
-                path = table.parent / "clips" / row["path"]
-                text, speaker = row["sentence"] or "", row["client_id"]
-            except (KeyError, TypeError) as error:
-                raise DataError(
-                    f"{table}:{reader.line_num}: want the columns client_id, path and sentence"
-                ) from error
-            path = path if path.suffix else path.with_suffix(".mp3")
-            yield Utterance(path.stem, path, text, speaker)
+    for where, row in table_rows(table):
+        missing = [name for name in ("client_id", "path", "sentence") if name not in row]
+        if missing:
+            raise DataError(f"{where}: no column '{missing[0]}'; found {', '.join(row)}")
+        if not row["path"]:
+            raise DataError(f"{where}: 'path' (the clip) is empty")
+        path = table.parent / "clips" / row["path"]
+        path = path if path.suffix else path.with_suffix(".mp3")
+        yield Utterance(path.stem, path, row["sentence"], row["client_id"])
 
 
 CORPUS = CommonVoice()

@@ -10,16 +10,16 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lmu_asr.config import CorpusConfig
 from lmu_asr.corpora.base import Manifests
 from lmu_asr.corpora.splits import join_splits
 from lmu_asr.corpora.text import normalize_english
-from lmu_asr.data.manifests import Utterance, from_utterances
+from lmu_asr.data.manifests import Utterance, from_utterances, segment_seconds
 from lmu_asr.errors import DataError
 
-BLOCK = 1 << 22
+BLOCK, LARGEST_ITEM = 1 << 22, 1 << 27  # characters
 SEPARATORS = tuple(", \t\r\n")
 GARBAGE = re.compile(r"<(SIL|MUSIC|NOISE|OTHER)>")  # the whole utterance is of no use
 PUNCTUATION = re.compile(r"<(COMMA|PERIOD|QUESTIONMARK|EXCLAMATIONPOINT|UNK)>")
@@ -68,40 +68,59 @@ class GigaSpeech:
 def _read(index: Path, subset: str) -> Iterator[Utterance]:
     """Yield the segments of a subset, garbage left out: it is no speech."""
     tag = f"{{{subset.upper()}}}"
-    for audio in _audios(index):
-        if tag not in audio["subsets"]:
-            continue
-        for segment in audio["segments"]:
-            text = segment["text_tn"]
-            if tag in segment["subsets"] and not GARBAGE.search(text):
-                start, end = float(segment["begin_time"]), float(segment["end_time"])
-                path = index.parent / audio["path"]
-                yield Utterance(segment["sid"], path, text, audio["aid"], start, end, 0)
+    for number, audio in enumerate(_audios(index), 1):
+        where = f"{index}: item {number} of 'audios'"
+        try:
+            if tag in audio["subsets"]:
+                yield from _segments(index, audio, tag, where)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{where}: not as GigaSpeech has them: {error!r:.80}") from error
+
+
+def _segments(index: Path, audio: dict[str, Any], tag: str, where: str) -> Iterator[Utterance]:
+    for segment in audio["segments"]:
+        text = segment["text_tn"]
+        if tag in segment["subsets"] and not GARBAGE.search(text):
+            start, end = segment_seconds(segment["begin_time"], segment["end_time"], where)
+            path = index.parent / audio["path"]
+            yield Utterance(segment["sid"], path, text, audio["aid"], start, end, 0)
 
 
 def _audios(index: Path) -> Iterator[dict[str, Any]]:
     """Yield the items of the list ``audios`` one by one: the whole is too large for memory."""
     decoder = json.JSONDecoder()
-    with open(index, encoding="utf-8") as stream:
-        text = stream.read(BLOCK)
-        start = re.search(r'"audios"\s*:\s*\[', text)
-        if start is None:
-            raise DataError(f"{index}: no list 'audios' in its first {BLOCK} characters")
-        position = start.end()
-        while True:
-            while text[position : position + 1] in SEPARATORS:
-                position += 1
-            if text.startswith("]", position):
-                return
-            try:
-                item, position = decoder.raw_decode(text, position)
-            except ValueError as error:
-                more = stream.read(BLOCK)
-                if not more:
-                    raise DataError(f"{index}: cut short or not JSON: {error}") from error
-                text, position = text[position:] + more, 0
-                continue
-            yield item
+    try:
+        with open(index, encoding="utf-8") as stream:
+            text = stream.read(BLOCK)
+            start = re.search(r'"audios"\s*:\s*\[', text)
+            if start is None:
+                raise DataError(f"{index}: no list 'audios' in its first {BLOCK} characters")
+            yield from _items(index, stream, text[start.end() :], decoder)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{index}: not UTF-8 ({error.reason})") from error
+    except RecursionError as error:
+        raise DataError(f"{index}: nested too deeply") from error
+
+
+def _items(
+    index: Path, stream: IO[str], text: str, decoder: json.JSONDecoder
+) -> Iterator[dict[str, Any]]:
+    """Yield the items of a list whose text begins after its bracket."""
+    position = 0
+    while True:
+        while text[position : position + 1] in SEPARATORS:
+            position += 1
+        if text.startswith("]", position):
+            return
+        try:
+            item, position = decoder.raw_decode(text, position)
+        except ValueError as error:
+            more = stream.read(BLOCK)
+            if not more or len(text) - position > LARGEST_ITEM:
+                raise DataError(f"{index}: cut short or not JSON: {error}") from error
+            text, position = text[position:] + more, 0
+            continue
+        yield item
 
 
 CORPUS = GigaSpeech()

@@ -14,7 +14,7 @@ from pathlib import Path
 from lmu_asr.config import CorpusConfig
 from lmu_asr.corpora.base import Manifests
 from lmu_asr.corpora.text import normalize_english
-from lmu_asr.data.manifests import Utterance, from_utterances
+from lmu_asr.data.manifests import Utterance, from_utterances, segment_seconds
 from lmu_asr.errors import DataError
 from lmu_asr.files import files_below
 from lmu_asr.text_lines import text_lines
@@ -95,7 +95,7 @@ def _conversation(path: Path, audio: dict[str, Path]) -> Iterator[Utterance]:
         call, side = match.groups()
         file = audio.get(f"sw0{call}") or audio.get(f"sw{call}") or path.with_name(f"sw0{call}.sph")
         speaker, channel = f"sw{call}{side}", "AB".index(side)
-        start, end = float(fields[1]), float(fields[2])
+        start, end = segment_seconds(fields[1], fields[2], f"{path}:{number}")
         yield Utterance(fields[0], file, fields[3], speaker, start, end, channel)
 
 
@@ -108,7 +108,10 @@ def _evaluation(stm: Path, audio: dict[str, Path]) -> Iterable[Utterance]:
         name, side, speaker = fields[0].lower(), fields[1], fields[2]
         file = audio.get(name) or stm.with_name(f"{name}.sph")
         if normalize_swb(fields[6]):
-            start, end = float(fields[3]), float(fields[4])
+            where = f"{stm}:{number}"
+            start, end = segment_seconds(fields[3], fields[4], where)
+            if side.upper() not in ("A", "B"):
+                raise DataError(f"{where}: channel is '{side}', want A or B")
             key = f"{speaker}-{number:06d}"
             yield Utterance(key, file, fields[6], speaker, start, end, "AB".index(side.upper()))
 

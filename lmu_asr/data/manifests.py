@@ -75,6 +75,20 @@ class Utterance:
 Named = TypeVar("Named", Utterance, SupervisionSegment)
 
 
+def segment_seconds(start: str, end: str, where: str) -> tuple[float, float]:
+    """Return the start and the end that a line of a corpus gives its segment, in seconds.
+
+    Raises:
+        DataError: one of them is no number.
+    """
+    try:
+        return float(start), float(end)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(
+            f"{where}: start and end are {start!r:.40} and {end!r:.40}, want seconds"
+        ) from error
+
+
 def file_key(path: str) -> str:
     """Return ``path`` with the links in its directory followed: the same for all names of a file."""
     folder, _, name = path.rpartition("/")
