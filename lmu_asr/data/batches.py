@@ -80,6 +80,8 @@ def read_utterances(path: Path) -> list[Utterance]:
             f"{path}:{len(utterances) + 1}: not a whole cuts manifest with features ({error!r}); "
             "run stage 1 (features) again"
         ) from error
+    if not utterances:  # a file of no bytes is a whole compressed file
+        raise DataError(f"{path}: no cuts in it; run stage 1 (features) again")
     return utterances
 
 

@@ -97,7 +97,10 @@ def file_key(path: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _real(folder: str) -> str:
-    return os.path.realpath(folder)
+    try:
+        return os.path.realpath(folder)
+    except ValueError:  # a NUL, or half a surrogate pair from JSON: no directory has such a name
+        return folder
 
 
 def say_untranscribed(untranscribed: Iterable[str], where: Path | str) -> int:

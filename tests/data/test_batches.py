@@ -144,3 +144,9 @@ def test_manifest_cut_short(tmp_path):
     path.write_bytes(gzip.compress(b'{"id": "a"}\n' * 10000)[:30])
     with pytest.raises(DataError, match="not a whole"):
         read_utterances(path)
+
+
+def test_manifest_of_no_bytes_is_named(tmp_path):
+    (tmp_path / "cuts.jsonl.gz").write_bytes(b"")
+    with pytest.raises(DataError, match="no cuts in it; run stage 1"):
+        read_utterances(tmp_path / "cuts.jsonl.gz")
