@@ -86,10 +86,7 @@ def json_value(text: str, where: str) -> Any:
         DataError: not JSON, NaN or Infinity, a key that occurs twice, or nested too deeply.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
-        if "\\u" in text:  # half a surrogate pair is no text: it could not be written again
-            json.dumps(value, ensure_ascii=False).encode()
-        return value
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise DataError(f"{where}: not JSON: {reason}") from error

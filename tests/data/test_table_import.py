@@ -210,9 +210,3 @@ def test_rows_in_are_kept_or_listed(folder, name, edits):
     assert (
         report.total == count_rows(name, text) == len(list(kept.supervisions)) + len(report.dropped)
     )
-
-
-def test_half_a_surrogate_pair_is_no_text(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"audio": "a.wav", "text": "one \\ud800"}\n')
-    with pytest.raises(DataError, match=r"a\.jsonl:1: not JSON: .*surrogates not allowed"):
-        import_data(tmp_path / "a.jsonl")

@@ -17,6 +17,7 @@ from lmu_asr.corpora import get_corpus
 from lmu_asr.data.importers import import_data
 from lmu_asr.data.manifests import Manifests
 from lmu_asr.data.validate import validate_and_repair
+from lmu_asr.files import read_json, write_json
 from tests.fuzz import documents, language, packed
 from tests.fuzz.harness import Target
 
@@ -39,7 +40,7 @@ def clips() -> dict[str, bytes]:
     return {f"clips/{name}.wav": audio() for name in IDS}
 
 
-def checked(manifests: Manifests, rows: range | None) -> str:
+def checked(folder: Path, manifests: Manifests, rows: range | None) -> str:
     """Validate what was imported: rows in are rows kept and rows listed as dropped.
 
     ``rows`` None: how many there are is not known beforehand.
@@ -50,7 +51,10 @@ def checked(manifests: Manifests, rows: range | None) -> str:
         manifests, "train", FeaturesConfig(), get_corpus("own").normalize
     )
     assert len(kept.supervisions) + len(report.dropped) == report.total == total
-    json.dumps(report.to_json(), ensure_ascii=False).encode()
+    written = folder / "clips/report"  # not among what is read as a list
+    write_json(written, report.to_json())
+    assert read_json(written) == report.to_json()
+    written.unlink()
     for segment in kept.supervisions:
         line = f"{segment.id} {segment.text}"
         line.encode()
@@ -78,7 +82,7 @@ def without_heading(path: Path) -> range:
 
 def _table(name: str, lines: list[str], rows: Callable[[Path], range | None]) -> Target:
     def read(folder: Path) -> str:
-        return checked(import_data(folder / name), rows(folder / name))
+        return checked(folder, import_data(folder / name), rows(folder / name))
 
     data = "\n".join([*lines, ""]).encode()
     return Target(name.rpartition(".")[2], {**clips(), name: data}, read, changed=[name])
@@ -130,7 +134,7 @@ def kaldi() -> Target:
         for name in ("text", places):
             lines = (folder / name).read_bytes().decode("utf-8-sig", "replace").split("\n")
             named |= {re.split("[ \t]", line.strip(" \t\r"))[0] for line in lines if line.strip()}
-        return checked(import_data(folder), range(len(named), len(named) + 1))
+        return checked(folder, import_data(folder), range(len(named), len(named) + 1))
 
     return Target("kaldi", {**clips(), **data}, read, changed=list(files))
 
@@ -143,7 +147,7 @@ def layout() -> Target:
     name = f"{folder}/19-198.trans.txt"
 
     def read(root: Path) -> str:
-        return checked(import_data(root / "split"), text_lines(root / name))
+        return checked(root, import_data(root / "split"), text_lines(root / name))
 
     return Target("layout", {**files, name: text}, read, changed=[name])
 
@@ -167,7 +171,7 @@ def lhotse() -> Target:
 
     def read(folder: Path) -> str:
         path = folder / "supervisions.jsonl"
-        return checked(import_data(path), text_lines(path))
+        return checked(folder, import_data(path), text_lines(path))
 
     return Target("lhotse", {**clips(), **data}, read, changed=list(files))
 
