@@ -7,6 +7,7 @@ A part of the table runs here, each signal and each way twice or more; all of it
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -56,6 +57,8 @@ def ways(place: int) -> list[tuple[signal.Signals, bool]]:
 def check_stop(work: Path, stage: int, place: int, *options: str) -> None:
     """Stop a stage; nothing is left running, the status and one line tell what happened."""
     for number, to_group in ways(place):
+        if stage == 4 and ALL:  # each stop from the start: a run that goes on is soon at its end
+            shutil.rmtree(work / "exp/mini/default", ignore_errors=True)
         started = Started(command(work, stage, *options), work / "logs", FILES[stage])
         status, output = started.stop(number, to_group)
         at = f"stage {stage} {options} {number.name} group={to_group}:\n{started.output()[-3000:]}"
