@@ -147,6 +147,7 @@ def _zip_members(raw: IO[bytes], allowance: _Allowance) -> Iterator[tuple[str, I
     """Yield names and contents of the files of a zip archive; their sums are verified as they are read."""
     with zipfile.ZipFile(raw) as archive:
         infos = archive.infolist()
+        _check_count(raw, len(infos))
         declared = sum(info.file_size for info in infos)
         allowance.take(declared)  # zipfile gives no byte more than is declared
         for info in infos:
@@ -157,6 +158,17 @@ def _zip_members(raw: IO[bytes], allowance: _Allowance) -> Iterator[tuple[str, I
             ) as stream:  # compares the two places that name it, directories too
                 if not info.is_dir():
                     yield _safe(info.filename), stream
+
+
+def _check_count(raw: IO[bytes], found: int) -> None:
+    """Compare the members found with the number at the archive's end: a damaged length hides some."""
+    size = raw.seek(0, os.SEEK_END)
+    raw.seek(max(0, size - 22 - 0xFFFF))  # the record has 22 bytes and a comment of 64 KiB at most
+    tail = raw.read()
+    end = tail.rfind(b"PK\x05\x06")
+    count = int.from_bytes(tail[end + 10 : end + 12], "little")
+    if end >= 0 and count not in (found, 0xFFFF):  # that many are counted elsewhere (zip64)
+        raise zipfile.BadZipFile(f"{found} members found of {count}")
 
 
 def _tar_members(raw: IO[bytes], allowance: _Allowance) -> Iterator[tuple[str, IO[bytes]]]:

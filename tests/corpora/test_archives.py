@@ -135,6 +135,13 @@ def test_file_that_becomes_a_directory_is_refused(tmp_path: Path) -> None:
     refused(tmp_path, "x.zip", bytes(data), "damaged archive")
 
 
+def test_damaged_length_that_hides_members_is_refused(tmp_path: Path) -> None:
+    data = bytearray(zipped(dict.fromkeys("abcdefgh", b"x")))
+    entry = data.index(b"PK\x01\x02")
+    data[entry + 32] = 47 * 3  # its comment reaches over the next three
+    refused(tmp_path, "x.zip", bytes(data), "damaged archive .5 members found of 8")
+
+
 def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "GROWTH_FLOOR", 1 << 20)
     zeros = bytes(4 << 20)
