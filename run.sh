@@ -2,6 +2,7 @@
 # Runs the stages of a recipe, from nothing to a results table: ./run.sh --help
 set -euo pipefail
 caller=$PWD # relative paths that the user gives mean this directory
+export LMU_ASR_CALLER_DIR=$caller # where commands of wav.scp run
 CDPATH='' cd -- "$(dirname -- "$0")"
 
 stage=0 stop_stage=6 recipe="" variant=default data="" fsa=""

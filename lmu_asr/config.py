@@ -53,6 +53,18 @@ class CorpusConfig:
         "empty: --data-dir/<name>/s3",
         path=(),
     )
+    pipes: bool = opt(
+        False,
+        "run the commands that Kaldi's wav.scp names in place of files, such as flac -c -d -s a.flac |; "
+        "each runs once and its audio is kept. Off by default: a command can do anything",
+    )
+    pipe_dir: str = opt(
+        "", "directory that keeps their audio as FLAC; empty: --data-dir/<name>/pipes", path=()
+    )
+    pipe_minutes: float = opt(
+        10.0, "minutes after which such a command is ended, and its utterance dropped", min=0.001
+    )
+    pipe_jobs: int = opt(0, "such commands at once; 0: --nj", min=0, max=1024)
     text: str = opt(
         "corpus",
         "what happens to transcripts and lm.text: the corpus's own rule (of own data and Common "

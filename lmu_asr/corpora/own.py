@@ -18,6 +18,7 @@ from lmu_asr.corpora.text import PLAIN
 from lmu_asr.data.importers import import_data, import_parts, split_paths, untranscribed
 from lmu_asr.data.list_names import find_splits
 from lmu_asr.data.manifests import say_untranscribed
+from lmu_asr.data.pipes import pipes_of
 from lmu_asr.data.rows import Rows
 from lmu_asr.errors import DataError
 
@@ -50,7 +51,7 @@ class Own:
             raise DataError(
                 f"{source}: has {', '.join(sorted(named))} but no '{config.train}' (corpus.train)"
             )
-        manifests = import_data(source, _cache(config))
+        manifests = import_data(source, _cache(config), pipes_of(config))
         say_untranscribed(untranscribed([manifests]), source)
         if manifests.splits:
             return _listed_splits(manifests, config, source)
@@ -65,7 +66,7 @@ def _named_splits(config: CorpusConfig, named: dict[str, tuple[Path, ...]]) -> d
     """Import splits that have their own files."""
     splits: dict[str, Manifests] = {}
     for name, paths in named.items():
-        splits[name] = part = import_parts(paths, _cache(config))
+        splits[name] = part = import_parts(paths, _cache(config), pipes_of(config))
         _refuse_other_splits(part, name)
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         logging.info(

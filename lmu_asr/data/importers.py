@@ -22,6 +22,7 @@ from lmu_asr.data.layout import TRANSCRIPTS, read_layout
 from lmu_asr.data.lhotse_import import is_cut_manifest, read_cut_manifest, read_lhotse
 from lmu_asr.data.list_names import PARQUET, TABLES, find_splits
 from lmu_asr.data.manifests import Manifests
+from lmu_asr.data.pipes import Pipes
 from lmu_asr.data.table_import import read_json_lines, read_table
 from lmu_asr.errors import DataError
 from lmu_asr.files import files_below
@@ -81,18 +82,19 @@ def _candidates(source: Path) -> Iterator[tuple[str, tuple[Path, ...]]]:
 
 def _has_lists(folder: Path) -> bool:
     try:
-        _reader(folder, None)
+        _reader(folder)
     except DataError:
         return False
     return True
 
 
-def import_data(path: Path, cache: Path | None = None) -> Manifests:
+def import_data(path: Path, cache: Path | None = None, pipes: Pipes | None = None) -> Manifests:
     """Read one set of utterances in whatever format ``path`` is.
 
     Args:
         path: file or directory.
         cache: where audio is kept that lists name by ``s3://`` addresses, or hold in themselves.
+        pipes: how commands of ``wav.scp`` are run; None: they are refused.
 
     Raises:
         DataError: an unknown format, or a broken line; the message names the file and the line.
@@ -100,12 +102,14 @@ def import_data(path: Path, cache: Path | None = None) -> Manifests:
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or directory")
-    return _reader(path, cache)(path)
+    return _reader(path, cache, pipes)(path)
 
 
-def import_parts(paths: Sequence[Path], cache: Path | None = None) -> Manifests:
+def import_parts(
+    paths: Sequence[Path], cache: Path | None = None, pipes: Pipes | None = None
+) -> Manifests:
     """Read the files of one split: several where they are shards of Parquet."""
-    return import_data(paths[0], cache) if len(paths) == 1 else read_arrow(paths, cache)
+    return import_data(paths[0], cache, pipes) if len(paths) == 1 else read_arrow(paths, cache)
 
 
 def untranscribed(parts: Iterable[Manifests]) -> Iterator[str]:
@@ -117,9 +121,11 @@ def untranscribed(parts: Iterable[Manifests]) -> Iterator[str]:
                 yield path.stem
 
 
-def _reader(path: Path, cache: Path | None) -> Callable[[Path], Manifests]:
+def _reader(
+    path: Path, cache: Path | None = None, pipes: Pipes | None = None
+) -> Callable[[Path], Manifests]:
     if path.is_dir():
-        return _directory_reader(path, cache)
+        return _directory_reader(path, cache, pipes)
     if path.name.endswith((".csv", ".tsv")):
         return functools.partial(read_table, cache=cache)
     if path.name.endswith(PARQUET):
@@ -132,9 +138,11 @@ def _reader(path: Path, cache: Path | None) -> Callable[[Path], Manifests]:
     raise DataError(f"{path}: unknown format; want {KNOWN}")
 
 
-def _directory_reader(path: Path, cache: Path | None) -> Callable[[Path], Manifests]:
+def _directory_reader(
+    path: Path, cache: Path | None, pipes: Pipes | None
+) -> Callable[[Path], Manifests]:
     if (path / "wav.scp").is_file():
-        return functools.partial(read_kaldi, cache=cache)
+        return functools.partial(read_kaldi, cache=cache, pipes=pipes)
     if is_saved(path):
         return lambda _: read_arrow(arrow_files(path), cache)
     paths = sorted(path.iterdir())

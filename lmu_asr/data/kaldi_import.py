@@ -17,27 +17,36 @@ from lmu_asr.data.manifests import (
     from_utterances,
     say_untranscribed,
 )
+from lmu_asr.data.pipes import Pipes, command_inputs, is_command
 from lmu_asr.data.rows import Rows, names
 from lmu_asr.errors import DataError
+from lmu_asr.remote import is_remote
 from lmu_asr.text_lines import filled_lines
 
 BLANKS = re.compile("[ \t]+")
 Place = tuple[str, float, "float | None"]  # recording, start and end in seconds
 
 
-def read_kaldi(folder: Path, base: Path | None = None, cache: Path | None = None) -> Manifests:
+def read_kaldi(
+    folder: Path,
+    base: Path | None = None,
+    cache: Path | None = None,
+    pipes: Pipes | None = None,
+) -> Manifests:
     """Read a Kaldi data directory; ``segments`` and ``utt2spk`` are optional.
 
     Args:
         folder: the directory.
         base: directory that relative paths start from; ``folder`` by default.
         cache: where audio is kept that ``wav.scp`` names by ``s3://`` addresses.
+        pipes: how commands are run.
 
     Raises:
-        DataError: a file is missing, a line is broken or repeated, or audio is a command.
+        DataError: a file is missing, a line is broken or repeated, audio lies in a Kaldi archive, or is
+            a command and ``pipes`` is None.
     """
-    audio = _kaldi_audio(folder)
-    locate = functools.partial(locate_audio, base=(base or folder).resolve(), cache=cache)
+    audio = _kaldi_audio(folder, base or folder, pipes)
+    locate = functools.partial(_located, base=(base or folder).resolve(), cache=cache, pipes=pipes)
     texts = _kaldi_table(folder / "text")
     speakers = _kaldi_table(folder / "utt2spk", optional=True)
     segments = _kaldi_table(folder / "segments", optional=True)
@@ -50,11 +59,23 @@ def read_kaldi(folder: Path, base: Path | None = None, cache: Path | None = None
         _kaldi_utterance(folder, name, locate, audio, texts, speakers, segments)
         for name, _ in names(listed).firsts()
     )
-    found = from_utterances(utterances, folder.name)
+    found = from_utterances(utterances, folder.name, pipes)
     files = names(found.files)
-    named = (locate(entry.value, where=folder / "wav.scp") for entry in audio)
-    files.extend(file_key(str(path)) for path, url in named if not url)
+    for entry in audio:
+        if pipes and is_command(entry.value):
+            files.extend(file_key(str(path)) for path in command_inputs(entry.value, pipes.cwd))
+        elif not is_remote(entry.value):
+            files.append(file_key(str(locate(entry.value, where=folder / "wav.scp")[0])))
     return replace(found, files=files)
+
+
+def _located(
+    name: str, base: Path, cache: Path | None, pipes: Pipes | None, where: Path | str
+) -> tuple[Path, str]:
+    """Return where the audio of a line is or will be, and the address that it is fetched from."""
+    if pipes and is_command(name):
+        return pipes.place(name), ""
+    return locate_audio(name, base, cache, where)
 
 
 @dataclass(frozen=True)
@@ -90,17 +111,26 @@ def _kaldi_utterance(
         start=place[1],
         end=place[2],
         url=url,
+        command=file.value if file is not None and is_command(file.value) else "",
     )
 
 
-def _kaldi_audio(folder: Path) -> Rows[_Entry]:
-    """Paths and addresses of ``wav.scp`` by recording."""
+def _kaldi_audio(folder: Path, base: Path, pipes: Pipes | None) -> Rows[_Entry]:
+    """Paths, addresses and commands of ``wav.scp`` by recording."""
     table = _kaldi_table(folder / "wav.scp")
     for entry in table:
-        if entry.value.endswith("|"):
+        where = f"{folder}/wav.scp:{entry.line}: '{entry.key}'"
+        if is_command(entry.value) and pipes is None:
             raise DataError(
-                f"{folder}/wav.scp:{entry.line}: '{entry.key}' is a command ({entry.value}): "
-                "commands are not run; convert the audio to files first and name those"
+                f"{where} is a command ({entry.value}): commands run only if you allow it, with --set "
+                "corpus.pipes=true; each runs once, in the directory that you call from, and its "
+                "audio is kept as FLAC; or convert the audio to files first and name those"
+            )
+        if re.search(r":\d+$", entry.value) and not (base / entry.value).exists():
+            raise DataError(
+                f"{where} is in a Kaldi archive at an offset ({entry.value}), which is not read: write "
+                f"a command with Kaldi's tools (wav-copy {entry.value} - |) and allow it with --set "
+                "corpus.pipes=true, or export the audio to files"
             )
     return table
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -14,6 +15,7 @@ from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
 from lmu_asr.data.audio import recording_from_file
 from lmu_asr.data.ids import escaped
+from lmu_asr.data.pipes import Pipes, piped
 from lmu_asr.data.remote_audio import fetched
 from lmu_asr.data.rows import Rows, names
 from lmu_asr.errors import DataError
@@ -58,6 +60,7 @@ class Utterance:
         url: ``s3://`` address that the file is fetched from; empty: it is there.
         split: name of its split; empty where the list has no such column.
         where: place in the list, for messages.
+        command: what prints the audio, which is kept in the file; empty: it is there.
     """
 
     id: str
@@ -70,6 +73,7 @@ class Utterance:
     url: str = ""
     split: str = ""
     where: str = ""
+    command: str = ""
 
 
 Named = TypeVar("Named", Utterance, SupervisionSegment)
@@ -147,14 +151,17 @@ class _Header:
     recording_id: str
     seconds: float = 0.0
     channels: tuple[int, ...] = (0,)
-    url: str = ""
+    is_copy: bool = False
 
 
-def from_utterances(utterances: Iterable[Utterance], name: str = "audio files") -> Manifests:
+def from_utterances(
+    utterances: Iterable[Utterance], name: str = "audio files", pipes: Pipes | None = None
+) -> Manifests:
     """Open the header of each audio file once and return the manifests, held on disk.
 
     A recording that is one utterance has the utterance's id, one that is several its file's path.
-    Files that cannot be opened are noted in ``problems``. Audio with an address is fetched first.
+    Files that cannot be opened are noted in ``problems``. Audio with an address is fetched first,
+    and that of a command is made as ``pipes`` says.
     Names of utterances and speakers are escaped (:func:`escape_names`).
 
     Raises:
@@ -166,21 +173,22 @@ def from_utterances(utterances: Iterable[Utterance], name: str = "audio files") 
     headers: Rows[_Header] = Rows(lambda header: header.path)
     files = listed.count_keys()
     firsts = fetched(listed.firsts(), lambda item: (item[0].url, item[0].audio))
-    for first, count in progress(firsts, f"reading {name}", files, "file"):
-        path = str(first.audio)
-        recording_id = path if count > 1 or first.end is not None else first.id
-        header = _Header(path, recording_id, url=first.url)
-        try:
-            recording = recording_from_file(first.audio, recording_id)
-            recordings.append(recording)
-            header = replace(
-                header, seconds=recording.duration, channels=tuple(recording.channel_ids)
-            )
-        except DataError as error:
-            problems[recording_id] = f"{first.url}: {error}" if first.url else str(error)
-        headers.append(header)
+    with contextlib.closing(piped(firsts, _command_of, pipes)) as made:
+        for (first, count), problem in progress(made, f"reading {name}", files, "file"):
+            path = str(first.audio)
+            recording_id = path if count > 1 or first.end is not None else first.id
+            header = _Header(path, recording_id, is_copy=bool(first.url or first.command))
+            try:
+                recording = _opened(first, recording_id, problem)
+                recordings.append(recording)
+                header = replace(
+                    header, seconds=recording.duration, channels=tuple(recording.channel_ids)
+                )
+            except DataError as error:
+                problems[recording_id] = str(error)
+            headers.append(header)
     segments = supervision_rows(_segment(u, headers) for u in listed)
-    paths = (file_key(header.path) for header in headers if not header.url)
+    paths = (file_key(header.path) for header in headers if not header.is_copy)
     splits, split_of = _splits(listed)
     return Manifests(
         RecordingSet(recordings), SupervisionSet(segments), problems, names(paths), splits, split_of
@@ -228,6 +236,21 @@ def _splits(listed: Rows[Utterance]) -> tuple[dict[str, str], Rows[tuple[str, st
             )
         places.setdefault(utterance.split, utterance.where)
     return places, Rows(lambda pair: pair[0], ((u.id, u.split) for u in listed))
+
+
+def _command_of(item: tuple[Utterance, int]) -> tuple[str, Path]:
+    return item[0].command, item[0].audio
+
+
+def _opened(utterance: Utterance, recording_id: str, problem: str) -> Recording:
+    if problem:
+        raise DataError(problem)
+    try:
+        return recording_from_file(utterance.audio, recording_id)
+    except DataError as error:
+        if utterance.url:
+            raise DataError(f"{utterance.url}: {error}") from error
+        raise
 
 
 def _segment(utterance: Utterance, headers: Rows[_Header]) -> SupervisionSegment:

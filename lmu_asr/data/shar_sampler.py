@@ -10,13 +10,9 @@ or reads local ones through; each is read from its beginning to its end.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
-import os
-import shutil
 import tempfile
-import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,6 +28,7 @@ from lmu_asr.data.archive import file_crc
 from lmu_asr.data.batches import Keep, Utterance
 from lmu_asr.data.dataset import PREFETCH, FeatureSet, Loader, default_num_workers, mixers
 from lmu_asr.data.index import Index, IndexedSampler, plan_batches, write_index
+from lmu_asr.data.scratch import Scratch
 from lmu_asr.data.shar_files import (
     SHAR,
     Member,
@@ -327,44 +324,11 @@ class Staging:
         return path, members_of(path, ids, f"{folder.address}/{file}")
 
 
-class FetchedFiles:
-    """A directory for what is fetched, removed with this object, or by the next one after a kill."""
+class FetchedFiles(Scratch):
+    """A directory for what is fetched."""
 
     def __init__(self) -> None:
-        root = Path(tempfile.gettempdir())
-        for old in root.glob(f"{FETCHED}*"):
-            _remove_if_left(old)
-        made = Path(tempfile.mkdtemp(dir=root))
-        self._lock = _locked(made)
-        self.folder = made.rename(root / f"{FETCHED}{made.name}")
-        weakref.finalize(self, _remove_own, self.folder, self._lock, os.getpid())
-
-
-def _locked(folder: Path) -> int | None:
-    """Hold the directory for as long as this process or a child of it lives; None: another does."""
-    # a link, or a pipe that would block, may lie in a directory that all can write to
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def _remove_if_left(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        if (lock := _locked(folder)) is not None:
-            shutil.rmtree(folder)
-            os.close(lock)
-
-
-def _remove_own(folder: Path, lock: int | None, owner: int) -> None:
-    """Remove the directory, unless this is a child that has a copy of the object."""
-    if os.getpid() == owner:
-        shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+        super().__init__(Path(tempfile.gettempdir()), FETCHED)
 
 
 def build_shar_loader(

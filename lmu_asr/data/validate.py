@@ -195,6 +195,8 @@ def _check(
 
 
 def _kind(detail: str) -> str:
+    if detail.startswith("command "):  # whatever its program said
+        return "command without audio"
     for kind in ("no such file", "empty file", "no samples", "cut short", "not readable"):
         if kind in detail:
             return {"no such file": "missing audio", "no samples": "empty audio"}.get(kind, kind)

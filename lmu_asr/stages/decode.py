@@ -43,6 +43,7 @@ STAGE = Stage(
     ignored=(
         "corpus.mirror",
         "corpus.s3_cache",
+        *("corpus.pipes", "corpus.pipe_dir", "corpus.pipe_minutes", "corpus.pipe_jobs"),
         "corpus.speakers",
         "corpus.minutes",
         "corpus.source",

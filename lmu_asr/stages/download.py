@@ -55,6 +55,7 @@ STAGE = Stage(
     ignored=(
         "corpus.id",
         "corpus.s3_cache",
+        *("corpus.pipes", "corpus.pipe_dir", "corpus.pipe_minutes", "corpus.pipe_jobs"),
         "corpus.train",
         "corpus.dev",
         "corpus.test",

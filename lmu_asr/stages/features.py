@@ -27,7 +27,9 @@ def run(context: Context) -> None:
     config = context.config
     corpus = get_corpus(config.corpus.name)
     cache = config.corpus.s3_cache or str(context.corpus_dir / "s3")
-    options = replace(config.corpus, s3_cache=cache)
+    pipes = config.corpus.pipe_dir or str(context.corpus_dir / "pipes")
+    jobs = config.corpus.pipe_jobs or context.nj
+    options = replace(config.corpus, s3_cache=cache, pipe_dir=pipes, pipe_jobs=jobs)
     manifests = corpus.manifests(options, context.source_dir)
     splits = wanted_splits(context)
     missing = [split for split in splits if split not in manifests]
@@ -82,15 +84,19 @@ def _write_sources(context: Context, manifests: list[Manifests]) -> None:
     from lmu_asr.data.ids import escaped
     from lmu_asr.data.rows import names
 
-    inside = str(context.source_dir.resolve()) + os.sep  # corp-audio/ is not in corp/
-    paths = (
+    corpus = context.config.corpus
+    kept = Path(corpus.pipe_dir) if corpus.pipe_dir else context.corpus_dir / "pipes"
+    folders = [str(context.source_dir.resolve()), str(kept.resolve())]
+    inside = tuple(f"{folder}{os.sep}" for folder in folders)
+    read = (
         str(Path(source.source).resolve())
         for item in manifests
         for recording in item.recordings
         for source in recording.sources
         if source.type == "file"
     )
-    outside = names(path for path in paths if not path.startswith(inside)).by_key()
+    named = itertools.chain(read, *(item.files for item in manifests))  # also what commands read
+    outside = names(p for p in named if p not in folders and not p.startswith(inside)).by_key()
     listing = context.features_dir / "sources.txt"
     with atomic_open(listing) as stream:
         stream.writelines(f"{escaped(p, keep=' ')}\n" for p, _ in itertools.groupby(outside))
@@ -127,7 +133,10 @@ STAGE = Stage(
     stamp_dir=lambda context: context.features_dir,
     outputs=outputs,
     sections=("corpus", "features"),
-    ignored=("corpus.mirror", "corpus.s3_cache", "corpus.speakers", "corpus.minutes"),
+    ignored=(
+        *("corpus.mirror", "corpus.s3_cache", "corpus.speakers", "corpus.minutes"),
+        *("corpus.pipe_dir", "corpus.pipe_jobs"),
+    ),
     rooms=(
         "corpora",
         *("data/audio.py", "data/audio_sizes.py", "data/av_audio.py", "data/mono.py"),
@@ -135,7 +144,7 @@ STAGE = Stage(
         *("data/audio_paths.py", "data/kaldi_import.py", "data/layout.py"),
         *("data/lhotse_import.py", "data/table_import.py"),
         *("data/arrow_import.py", "data/csv_records.py", "data/list_names.py"),
-        *("data/manifests.py", "data/ray_shards.py", "data/remote_audio.py"),
+        *("data/manifests.py", "data/pipes.py", "data/ray_shards.py", "data/remote_audio.py"),
         "data/archive.py",
         *("data/rows.py", "data/shard.py", "data/shards.py", "data/validate.py"),
         *("data/text_rule.py", "text_lines.py"),

@@ -12,7 +12,7 @@ from lmu_asr.remote import is_remote
 from lmu_asr.stages.context import Context
 
 RECORD = "source.json"
-OURS = re.compile(r"source|s3|source\.json|fbank\d.*|lang-.*|\..*\.(lock|stamp\.json)")
+OURS = re.compile(r"source|s3|pipes|source\.json|fbank\d.*|lang-.*|\..*\.(lock|stamp\.json)")
 
 
 def check_source(context: Context) -> None:
