@@ -112,6 +112,36 @@ def test_own(tmp_path):
     check_table(exp_dir, "own", ["dev", "test"])
 
 
+STAND_INS = {  # each prints the WAV file that it is given, as the real one would
+    "flac": ("flac -c -d -s {} |", 'for name; do :; done; cat "$name"'),
+    "sph2pipe": ("sph2pipe -f wav -p -c 1 {} |", 'for name; do :; done; cat "$name"'),
+    "sox": ("sox {} -t wav - remix 1 | cat |", 'cat "$1"'),
+}
+
+
+def test_own_kaldi_with_commands(tmp_path, monkeypatch):
+    for name, (_, script) in STAND_INS.items():
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    folder, commands = tmp_path / "kaldi", [command for command, _ in STAND_INS.values()]
+    names = [f"u{i:02d}" for i in range(30)]
+    audio = [write_audio(folder / "wav" / f"{name}.wav", 0.5, i) for i, name in enumerate(names)]
+    lines = {
+        "wav.scp": [commands[i % 3].format(path) for i, path in enumerate(audio)],
+        "text": ["WELL YES"] * len(names),
+        "utt2spk": names,
+    }
+    for table, values in lines.items():
+        rows = (f"{name} {value}\n" for name, value in zip(names, values, strict=True))
+        (folder / table).write_text("".join(rows))
+    exp_dir = run_recipe("own", tmp_path, f"corpus.source={folder}", "corpus.pipes=true")
+    check_table(exp_dir, "own", ["dev", "test"])
+    assert len(list((tmp_path / "data").rglob("pipes/*/*.flac"))) == len(names)
+
+
 def prepare(arguments: list[str], data: Path, nj: int) -> int:
     """Run stage 1 in this process."""
     return main(load_stage("features"), [*arguments, "--data-dir", str(data), "--nj", str(nj)])
