@@ -158,8 +158,8 @@ def resealed() -> Target:
 
     def read(folder: Path) -> str:
         found = load_checkpoint(folder / "a.pt")
-        IDENTITY.check(found.meta["identity"], "a.pt")
-        RunState.from_json(found.meta["state"])
+        IDENTITY.check(found.meta.get("identity", {}), "a.pt")
+        RunState.from_json(found.meta.get("state", {}))
         load_weights(model, found.weights, "a.pt")
         restore(found, model, optimizer, None)
         restore_rank(found, WORLD)
