@@ -67,10 +67,11 @@ def group(
 
 
 def select(manifests: Manifests, supervisions: Iterable[SupervisionSegment]) -> Manifests:
-    """Return some of the utterances, with their recordings."""
+    """Return some of the utterances, with their recordings; the files that the list names are all."""
     used = names(s.recording_id for s in supervisions)
     return Manifests(
         RecordingSet(recording_rows(manifests.recordings).selected(used)),
         SupervisionSet(supervision_rows(supervisions)),
         {i: reason for i, reason in manifests.problems.items() if i in used},
+        manifests.files,
     )

@@ -95,7 +95,8 @@ def _write_sources(context: Context, manifests: list[Manifests]) -> None:
         for source in recording.sources
         if source.type == "file"
     )
-    named = itertools.chain(read, *(item.files for item in manifests))  # also what commands read
+    lists = {id(item.files): item.files for item in manifests}  # splits of one list share it
+    named = itertools.chain(read, *lists.values())  # also what commands read, and what is missing
     outside = names(p for p in named if p not in folders and not p.startswith(inside)).by_key()
     listing = context.features_dir / "sources.txt"
     with atomic_open(listing) as stream:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import random
+import re
 import subprocess
 import tarfile
 import tempfile
@@ -165,6 +166,43 @@ def commonvoice() -> Files:
             rows.append(f'speaker{i}\t{name}\t"Hello," she said: it\u2019s well-known!\t2\ten\n')
         files[f"cv-corpus/en/{split}.tsv"] = (header + "".join(rows)).encode()
     return files
+
+
+PROGRAMS = {  # stand-ins: they print what the real ones would have decoded, and log that they ran
+    "flac": '[ "$1 $2 $3" = "-c -d -s" ] && cat "$4.wav"',
+    "sph2pipe": '[ "$1 $2 $3 $4 $5" = "-f wav -p -c 1" ] && cat "$6.wav"',
+    "sox": '[ "$2 $3 $4 $5 $6" = "-t wav - remix 1" ] && if [ "$1" = - ]; then cat; else cat "$1.wav"; fi',
+}
+COMMANDS = (
+    "flac -c -d -s audio/{0}.flac |",
+    "sph2pipe -f wav -p -c 1 audio/{0}.sph |",
+    "sox audio/{0}.mp3 -t wav - remix 1 |",
+    "flac -c -d -s 'audio/{0}.flac' | sox - -t wav - remix 1 |",
+)
+
+
+def kaldi_of_commands(root: Path, count: int = 32) -> Path:
+    """A Kaldi working directory: ``data/all`` of commands, their audio in ``audio``, programs in ``bin``."""
+    for name, script in PROGRAMS.items():
+        path = root / "bin" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\necho {name} >> ran.log\n{script}\n")
+        path.chmod(0o755)
+    folder, lines = root / "data" / "all", []
+    folder.mkdir(parents=True)
+    (root / "audio").mkdir()
+    for i in range(count):
+        command = COMMANDS[i % len(COMMANDS)].format(f"u{i:02d}")
+        named = re.search(r"audio/[^ ']+", command)[0]
+        (root / named).write_bytes(b"what the program reads")
+        content = bytearray(audio("wav", 0.5 + i / 100))
+        content[40:44] = (0x7FFFF000).to_bytes(4, "little")  # a stream does not know its length
+        (root / f"{named}.wav").write_bytes(content)
+        lines.append(f"u{i:02d} {command}\n")
+    (folder / "wav.scp").write_text("".join(lines))
+    (folder / "text").write_text("".join(f"u{i:02d} well yes\n" for i in range(count)))
+    (folder / "utt2spk").write_text("".join(f"u{i:02d} s{i % 4}\n" for i in range(count)))
+    return folder
 
 
 def gigaspeech() -> Files:

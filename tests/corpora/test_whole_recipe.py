@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
+import os
 import random
 import re
 import shutil
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from lmu_asr.corpora import asterisk, corpus_names, fetch
 from lmu_asr.data import shard, shards
+from lmu_asr.files import read_json
 from lmu_asr.stages import configure, load_stage
 from lmu_asr.stages.common import NAMES, main
 from tests.corpora import fixtures
@@ -112,34 +116,32 @@ def test_own(tmp_path):
     check_table(exp_dir, "own", ["dev", "test"])
 
 
-STAND_INS = {  # each prints the WAV file that it is given, as the real one would
-    "flac": ("flac -c -d -s {} |", 'for name; do :; done; cat "$name"'),
-    "sph2pipe": ("sph2pipe -f wav -p -c 1 {} |", 'for name; do :; done; cat "$name"'),
-    "sox": ("sox {} -t wav - remix 1 | cat |", 'cat "$1"'),
-}
-
-
-def test_own_kaldi_with_commands(tmp_path, monkeypatch):
-    for name, (_, script) in STAND_INS.items():
-        program = tmp_path / "bin" / name
-        program.parent.mkdir(exist_ok=True)
-        program.write_text(f"#!/bin/sh\n{script}\n")
-        program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
-    folder, commands = tmp_path / "kaldi", [command for command, _ in STAND_INS.values()]
-    names = [f"u{i:02d}" for i in range(30)]
-    audio = [write_audio(folder / "wav" / f"{name}.wav", 0.5, i) for i, name in enumerate(names)]
-    lines = {
-        "wav.scp": [commands[i % 3].format(path) for i, path in enumerate(audio)],
-        "text": ["WELL YES"] * len(names),
-        "utt2spk": names,
-    }
-    for table, values in lines.items():
-        rows = (f"{name} {value}\n" for name, value in zip(names, values, strict=True))
-        (folder / table).write_text("".join(rows))
-    exp_dir = run_recipe("own", tmp_path, f"corpus.source={folder}", "corpus.pipes=true")
+def test_kaldi_directory_of_commands(tmp_path, monkeypatch, caplog):
+    """Each program runs once, where the user calls from; stage 1 watches what the programs read."""
+    source = fixtures.kaldi_of_commands(tmp_path / "s5")
+    monkeypatch.setenv("LMU_ASR_CALLER_DIR", str(tmp_path / "s5"))
+    monkeypatch.setenv("PATH", f"{tmp_path / 's5' / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    exp_dir = run_recipe("own", tmp_path, f"corpus.source={source}", "corpus.pipes=true")
     check_table(exp_dir, "own", ["dev", "test"])
-    assert len(list((tmp_path / "data").rglob("pipes/*/*.flac"))) == len(names)
+    ran = (tmp_path / "s5" / "ran.log").read_text().split()
+    assert Counter(ran) == {"flac": 16, "sph2pipe": 8, "sox": 16}
+    reports = [read_json(p) for p in (tmp_path / "data/own/fbank20").glob("*_report.json")]
+    assert sum(report["kept"] for report in reports) == 32 and len(reports) == 3
+
+    def prepared_again() -> bool:
+        caplog.clear()
+        places = ["--data-dir", str(tmp_path / "data"), "--exp-dir", str(tmp_path / "exp")]
+        with caplog.at_level(logging.INFO):
+            assert (
+                main(load_stage("features"), ["--config", str(exp_dir / "resolved.yaml"), *places])
+                == 0
+            )
+        return "(features): up to date" not in caplog.text
+
+    shutil.rmtree(tmp_path / "data" / "own" / "pipes")  # the features do not need it
+    assert not prepared_again()
+    os.utime(tmp_path / "s5" / "audio" / "u00.flac", (1, 1))
+    assert prepared_again() and not prepared_again()
 
 
 def prepare(arguments: list[str], data: Path, nj: int) -> int:
