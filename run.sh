@@ -3,7 +3,7 @@
 set -euo pipefail
 caller=$PWD # relative paths that the user gives mean this directory
 export LMU_ASR_CALLER_DIR=$caller # where commands of wav.scp run
-CDPATH='' cd -- "$(dirname -- "$0")"
+CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "$0")")"
 
 stage=0 stop_stage=6 recipe="" variant=default data="" fsa=""
 ngpu=auto nproc=1 num_nodes=1 node_rank=0 master_addr=127.0.0.1 master_port=0

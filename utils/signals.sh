@@ -33,5 +33,10 @@ resume() { # say how to go on, and leave
   local command=$LMU_ASR_COMMAND
   [[ -z $at || " $command " == *" --stage "* ]] || command+=" --stage $s"
   printf '%s. To go on:\n  %s\n' "$1" "$command" >&2 || true
+  if [[ $taken == INT && -t 0 ]]; then # at a terminal die of it: only then does the shell's loop end, too
+    rm -rf "${scratch:-}"
+    trap - INT EXIT
+    kill -INT $$
+  fi
   exit "$status"
 }

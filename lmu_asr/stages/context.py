@@ -160,6 +160,7 @@ def launch_arguments(args: argparse.Namespace) -> list[str]:
     """Return the options for :mod:`lmu_asr.training.launch`; none where they ask for nothing."""
     names = ("launcher", "ngpu", "nproc", "num_nodes", "node_rank")
     values = {name: getattr(args, name) for name in names}
-    if values["launcher"] == "auto" and values["ngpu"] in ("auto", "0"):
+    one_machine = str(values["node_rank"]) == "0"
+    if values["launcher"] == "auto" and values["ngpu"] in ("auto", "0") and one_machine:
         return []  # torch need not be loaded to find that this works
     return [item for name in names for item in ("--" + name.replace("_", "-"), values[name])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,8 +20,11 @@ def run(context: Context) -> None:
 
 
 def show(context: Context) -> None:
-    """Print the table."""
-    print((context.results_dir / "RESULTS.md").read_text(encoding="utf-8"))
+    """Print the table; who reads it may have enough before its end, as ``head`` does."""
+    try:
+        print((context.results_dir / "RESULTS.md").read_text(encoding="utf-8"), flush=True)
+    except BrokenPipeError:  # what is left in the buffer must not fail at the end of Python
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def inputs(context: Context) -> Iterable[Path]:

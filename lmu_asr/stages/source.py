@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def check_source(context: Context) -> None:
         StageError: the source would be written to, the directory is somebody else's, or it was
             made from another source; the message offers another name.
     """
+    _check_places(context)
     _check_apart(context)
     _check_ours(context)
     own = _identity(context)
@@ -79,6 +81,14 @@ def _read(path: Path) -> dict[str, str] | None:
     if not isinstance(found, dict):
         raise StageError(f"{path}: want a source, got {json.dumps(found)[:60]}; remove it")
     return {str(key): str(value) for key, value in found.items()}
+
+
+def _check_places(context: Context) -> None:
+    """Refuse directories that cannot be made, since a file stands in their place."""
+    for place, option in ((context.corpus_dir, "--data-dir"), (context.results_dir, "--exp-dir")):
+        there = next(path for path in (place, *place.absolute().parents) if os.path.lexists(path))
+        if not there.is_dir():
+            raise StageError(f"{there}: is no directory: choose another {option}")
 
 
 def _check_apart(context: Context) -> None:

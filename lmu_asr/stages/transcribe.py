@@ -10,6 +10,7 @@ error, the others are done, and the status is 1.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 from lmu_asr.config import Config
 from lmu_asr.config_files import load_config
 from lmu_asr.data.ids import escaped
-from lmu_asr.errors import DataError, LmuAsrError, ModelError
+from lmu_asr.errors import ConfigError, DataError, LmuAsrError, ModelError
 from lmu_asr.guard import end_quietly
 from lmu_asr.progress import setup_logging
 from lmu_asr.stages.common import ArgumentParser, add_common_arguments, make_context
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     setup_logging()
     args = make_parser(prog).parse_args(argv)
     try:
+        if args.ctm:
+            _check_ctm(args.ctm, args.files)
         config = _with_streaming(load_config(args.config, args.set), args.streaming)
         context = make_context(config, args)
         from lmu_asr.decoding.transcribe import Transcriber
@@ -65,6 +68,20 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
         print(f"transcribe: error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         return 1
     return 0 if len(found) == len(set(args.files)) else 1
+
+
+def _check_ctm(ctm: Path, files: Sequence[Path]) -> None:
+    """Refuse to write over audio: ``--ctm a.wav b.wav`` is easily written for two inputs.
+
+    Raises:
+        ConfigError: the file is an input, or its name is that of audio.
+    """
+    from lmu_asr.data.audio import is_audio
+
+    if is_audio(ctm) or os.path.realpath(ctm) in map(os.path.realpath, files):
+        raise ConfigError(
+            f"--ctm {ctm}: word times would be written over audio; want --ctm FILE.ctm"
+        )
 
 
 def _with_streaming(config: Config, streaming: bool) -> Config:

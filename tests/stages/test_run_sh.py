@@ -188,3 +188,16 @@ def test_dry_run_makes_nothing(tmp_path: Path) -> None:
 
 def test_the_driver_is_short() -> None:
     assert len((ROOT / "run.sh").read_text().splitlines()) < 150
+
+
+def test_a_link_to_the_driver(tmp_path: Path) -> None:
+    (tmp_path / "link.sh").symlink_to(ROOT / "run.sh")
+    done = subprocess.run([tmp_path / "link.sh", "--help"], capture_output=True, check=False)
+    assert done.returncode == 0 and done.stderr == b""
+
+
+def test_a_node_that_there_is_not(tmp_path: Path) -> None:
+    places = ["--data-dir", str(tmp_path / "d"), "--exp-dir", str(tmp_path / "e")]
+    done = run("--dry-run", "--num-nodes", "2", "--node-rank", "5", *places)
+    assert done.returncode == 1
+    assert "--node-rank 5 is outside --num-nodes 2" in done.stderr

@@ -45,6 +45,13 @@ def test_another_source_under_a_known_name_is_refused(tmp_path: Path) -> None:
     check_source(context(tmp_path, second))
 
 
+@pytest.mark.parametrize("name", ["data", "exp"])
+def test_a_file_in_the_place_of_a_directory(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(StageError, match=rf"{name}: is no directory: choose another --{name}-dir"):
+        check_source(context(tmp_path, make(tmp_path / "own")))
+
+
 def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     source = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
     claim_source(context(tmp_path, source))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -69,6 +72,27 @@ def test_a_signal_ends_the_driver_after_training_has_saved(
     assert f"stage 4 (train) stopped by {number.name} (status {128 + number}). To go on:" in errors
     assert errors.endswith("./run.sh --stage 3\n")
     assert (tmp_path / "ran").read_text().split() == ["lmu_asr.stages.graph", "4"]
+
+
+def test_ctrl_c_at_a_terminal_ends_the_loop_around_the_driver(tmp_path: Path) -> None:
+    driver(tmp_path, STOPS)
+    loop = "for i in 1 2; do echo turn $i; ./run.sh --stage 4; echo status $?; done"
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        take_signals()
+        os.execvp("bash", ["bash", "-c", loop])
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "started").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.write(terminal, b"\x03")
+    shown = b""
+    with contextlib.suppress(OSError):  # EIO: the other end is closed
+        while block := os.read(terminal, 4096):
+            shown += block
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGINT
+    assert b"stopped by SIGINT (status 130)" in shown and b"turn 2" not in shown
 
 
 @pytest.mark.parametrize(("status", "stages"), [(0, 3), (9, 1)])

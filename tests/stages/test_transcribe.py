@@ -291,3 +291,15 @@ def test_what_cannot_begin_ends_with_a_line(
     assert not found.out
     assert found.err.splitlines()[-1].startswith("transcribe: error: ")
     assert message in found.err
+
+
+@pytest.mark.parametrize("name", ["another.wav", "NEW.FLAC"])
+def test_word_times_are_not_written_over_audio(
+    decoded: Experiment, capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(b"a recording")
+    assert decoded.transcribe("--ctm", tmp_path / name, files=[decoded.files[0]]) == 1
+    assert f"--ctm {tmp_path / name}: word times would be written over audio" in (
+        capsys.readouterr().err
+    )
+    assert (tmp_path / name).read_bytes() == b"a recording"
