@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import random
 import re
 import signal
+import sys
 from collections.abc import Iterator
 
 import lhotse  # noqa: F401  (extends PATH and sys.path at import: not by whichever test comes first)
@@ -62,6 +64,21 @@ def own_process() -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextlib.contextmanager
+def ray_in_process() -> Iterator[None]:
+    """Give back at the end what Ray takes for itself when it starts in this process."""
+    handler, path = signal.getsignal(signal.SIGTERM), list(sys.path)
+    root = logging.root
+    level, handlers = root.level, list(root.handlers)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        sys.path[:] = path
+        root.setLevel(level)
+        root.handlers[:] = handlers
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object]) -> Iterator[None]:
     """Make a fixture that several tests share the same whichever of them comes first."""
@@ -79,7 +96,9 @@ def module_leaves_no_trace() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def leaves_no_trace() -> Iterator[None]:
+def leaves_no_trace(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves something behind for the next one, and say what."""
-    with Watch("this test"), own_process():
+    is_extra = request.node.get_closest_marker("extras") is not None
+    ray = ray_in_process() if is_extra else contextlib.nullcontext()
+    with Watch("this test"), own_process(), ray:
         yield

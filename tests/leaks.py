@@ -22,6 +22,7 @@ PATIENCE = 10.0  # seconds: threads and children that were told to end may need 
 SERVANTS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 # What libraries set for themselves when they are first used.
 OF_LIBRARIES = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR", "KMP_DUPLICATE_LIB_OK")
+OF_RAY = ("PYTHONBREAKPOINT", "RAY_")  # once it is imported it goes by them
 LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_CPU)
 THREADS_OF_LIBRARIES = ("tqdm_monitor",)
 
@@ -52,7 +53,7 @@ def process_state() -> dict[str, object]:
     for number in sorted(signal.valid_signals() - {signal.SIGCHLD, signal.SIGALRM}):
         state[f"handler of signal {number}"] = signal.getsignal(number)
     for name, value in os.environ.items():
-        if name not in OF_LIBRARIES:
+        if name not in OF_LIBRARIES and not name.startswith(OF_RAY):
             state[f"environment variable {name}"] = value
     return state
 
