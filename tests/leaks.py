@@ -18,13 +18,18 @@ import torch
 import torch.distributed
 
 PATIENCE = 10.0  # seconds: threads and children that were told to end may need a moment
-# Helpers of multiprocessing, which serve the whole session.
-SERVANTS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+# Helpers that serve the whole session: of multiprocessing, of Weights and Biases.
+SERVANTS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver", "wandb-core")
 # What libraries set for themselves when they are first used.
-OF_LIBRARIES = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR", "KMP_DUPLICATE_LIB_OK")
+OF_LIBRARIES = (
+    "PYTEST_CURRENT_TEST",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "KMP_DUPLICATE_LIB_OK",
+    "WANDB_SERVICE",
+)
 OF_RAY = ("PYTHONBREAKPOINT", "RAY_")  # once it is imported it goes by them
 LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_CPU)
-THREADS_OF_LIBRARIES = ("tqdm_monitor",)
+THREADS_OF_LIBRARIES = ("tqdm_monitor", "wandb-", "Otel")  # what their names begin with
 
 
 def process_state() -> dict[str, object]:
@@ -70,11 +75,11 @@ def differences(before: dict[str, object], after: dict[str, object]) -> list[str
 def threads() -> dict[int, str]:
     """Names of Python's threads by identity, without those that a library keeps for the session."""
     found = {t.ident or 0: t.name for t in threading.enumerate()}
-    return {key: name for key, name in found.items() if name not in THREADS_OF_LIBRARIES}
+    return {key: name for key, name in found.items() if not name.startswith(THREADS_OF_LIBRARIES)}
 
 
 def children() -> dict[int, str]:
-    """Command lines of the child processes of this one, without those of multiprocessing itself."""
+    """Command lines of the child processes of this one, without those that serve the session."""
     found = {}
     for path in Path("/proc/self/task").glob("*/children"):
         for pid in _text(path).split():
