@@ -11,8 +11,8 @@ from lmu_asr.errors import DataError
 
 OGG_END_OF_STREAM, OGG_HEADER_BYTES = 0x04, 27
 # Who writes to a pipe cannot know the size: 0, or close to 2^31 or 2^32 (SoX: 0x7FFFF000 rounded
-# down to whole samples, ffmpeg: 0xFFFFFFFF, both with or without the bytes of the header).
-STREAMED_SIZES = ((0, 0), (0x7FFE0000, 0x80000000), (0xFFFE0000, 0xFFFFFFFF))
+# down to whole samples, arecord: 0x80000000, ffmpeg: 0xFFFFFFFF, all with or without the bytes of the header).
+STREAMED_SIZES = ((0, 0), (0x7FFE0000, 0x80001000), (0xFFFE0000, 0xFFFFFFFF))
 LARGEST_SIZE = 1 << 62  # of RF64; what is larger is no size
 MOST_CHUNKS = 1000
 

@@ -71,7 +71,7 @@ SIZES = [0, 0x7FFFF000, 0x7FFFEFFA, 0x7FFFFFFF, 0x80000000, 0xFFFFFFDB, 0xFFFFFF
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("riff_size", [0, 36, 0x7FFFF024, 0xFFFFFFFF])
+@pytest.mark.parametrize("riff_size", [0, 36, 0x7FFFF024, 0x80000024, 0xFFFFFFFF])
 def test_wav_of_a_pipe_has_no_size_and_is_read_to_its_end(tmp_path, size, riff_size):
     path = write_audio(tmp_path / "a.wav", 0.5)
     whole, _ = read_audio(path)
