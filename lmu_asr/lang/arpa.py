@@ -81,6 +81,12 @@ def read_arpa(path: str | Path) -> NgramModel:
     return _Reader(Path(path)).read()
 
 
+def read_arpa_lines(path: str | Path) -> tuple[NgramModel, array[int]]:
+    """Read as :func:`read_arpa` does; return the line of each symbol of the model as well."""
+    reader = _Reader(Path(path))
+    return reader.read(), reader.symbol_lines
+
+
 class _Reader:
     """One pass over a file that knows the line it is at."""
 
@@ -88,6 +94,7 @@ class _Reader:
         self.path = path
         self.number = 0
         self.symbols: list[str] = []
+        self.symbol_lines = array("q")
         self.ids: dict[str, int] = {}
         self.levels: list[Level] = []
         self.added = 0
@@ -200,6 +207,7 @@ class _Reader:
             raise self.fail(f"{name!r} stands among the 1-grams already")
         self.ids[name] = len(self.symbols)
         self.symbols.append(name)
+        self.symbol_lines.append(self.number)
         return [self.ids[name]]
 
     def _take_other_names(self) -> None:

@@ -28,6 +28,7 @@ from lmu_asr.lang.lexicon import (
 )
 from lmu_asr.lang.openfst import write_fst
 from lmu_asr.lang.pronunciations import read_pronunciations, remove_stress
+from lmu_asr.lang.spelling import compose
 
 log = logging.getLogger(__name__)
 
@@ -187,11 +188,11 @@ def _phone_lexicon(
     source = config.lexicon or "CMUdict"
     table = read_pronunciations(config.lexicon) if config.lexicon else _cmudict()
     phones = sorted({phone for prons in table.values() for pron in prons for phone in pron})
-    folded = {word.casefold(): word for word in reversed(table)}
+    folded = {compose(word.casefold()): word for word in reversed(table)}
     entries: list[Entry] = []
     missing: list[str] = []
     for word in sorted([*words, *(w for w in extra if not _RESERVED.search(w))]):
-        known = word if word in table else folded.get(word.casefold())
+        known = word if word in table else folded.get(compose(word.casefold()))
         if known is None:
             missing.append(word)
         else:

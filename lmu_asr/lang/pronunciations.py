@@ -11,14 +11,16 @@ from pathlib import Path
 
 from lmu_asr.errors import LangError
 from lmu_asr.lang.lexicon import Pronunciation
+from lmu_asr.lang.spelling import compose
 from lmu_asr.text_lines import text_lines
 
 log = logging.getLogger(__name__)
 
 _STRESSED = re.compile(r"(AA|AE|AH|AO|AW|AX|AY|EH|ER|EY|IH|IX|IY|OW|OY|UH|UW|UX)[012]")
 _VARIANT = re.compile(r"(.+)\((\d+)\)$")
-_COMMENT = re.compile(r"\s#(?:\s|$)")
-_DISAMBIG = re.compile(r"#\d+$")
+_COMMENT = re.compile(r"(?:^|\s)#(?:\s|$)")
+_RESERVED = re.compile(r"<blk>|<eps>|#\d+")  # in lexicon transducers
+_RESERVED_WORD = re.compile(rf"{_RESERVED.pattern}|<s>|</s>")
 _NUMBER = re.compile(r"([0-9]{1,20}\.?|[0-9]{0,20}\.[0-9]{1,20})([eE][-+]?[0-9]{1,3})?")
 _DECIMAL = re.compile(r"[0-9]{0,20}\.[0-9]{1,20}([eE][-+]?[0-9]{1,3})?")
 _FAULTS_NAMED = 10
@@ -52,11 +54,12 @@ def remove_stress(phone: str) -> str:
 def read_pronunciations(path: str | Path) -> dict[str, list[Pronunciation]]:
     """Read a lexicon in CMUdict's or Kaldi's format: ``word phone phone ...``, one entry a line.
 
-    Lines starting with ``;;;`` and trailing `` # ...`` are comments, ``word(2)`` is another
+    Lines starting with ``;;;`` or ``# `` and trailing `` # ...`` are comments, ``word(2)`` is another
     pronunciation of ``word``, ARPAbet stress digits are removed, repeated entries are kept once.
+    Accents are composed (NFC): entries of one word in two Unicode forms are its pronunciations.
 
     Kaldi's ``lexiconp.txt`` and ``lexiconp_silprob.txt`` are known by these names, or by a decimal
-    number in (0, 1] after every word. Of their numbers only the order is used: the most probable
+    number in (0, 1] after every word, or whole ones beside a decimal. Of their numbers only the order is used: the most probable
     pronunciation of a word comes first.
 
     Raises:
@@ -95,7 +98,7 @@ def _ranked(lines: list[_Line], form: _Format) -> list[Pronunciation]:
 
 def _lines(path: str | Path) -> Iterator[_Line]:
     for number, text in text_lines(path, LangError):
-        fields = _COMMENT.split(text, maxsplit=1)[0].split()
+        fields = compose(_COMMENT.split(text, maxsplit=1)[0]).split()
         if not fields or text.startswith(";;;"):
             continue
         variant = _VARIANT.match(fields[0])
@@ -105,17 +108,22 @@ def _lines(path: str | Path) -> Iterator[_Line]:
 def _format(name: str, lines: list[_Line]) -> _Format:
     for form in (_SILPROB, _LEXICONP):
         stem = form.name.removesuffix(".txt")
-        if name.startswith(stem) or all(_has_numbers(line, form, _DECIMAL) for line in lines):
-            return form  # a digit alone, 1, may be a phone (X-SAMPA), a decimal is none
+        if name.startswith(stem):
+            return form
+        # digits alone, 1 after every word, may be a phone (X-SAMPA), a decimal is none
+        if all(_has_numbers(line, form) for line in lines) and any(
+            _DECIMAL.fullmatch(line.fields[0]) for line in lines
+        ):
+            return form
     return _PLAIN
 
 
-def _has_numbers(line: _Line, form: _Format, probability: re.Pattern[str] = _NUMBER) -> bool:
+def _has_numbers(line: _Line, form: _Format) -> bool:
     """Whether a probability and the format's other numbers follow the word."""
     numbers = line.fields[: form.numbers]
     return (
         len(numbers) == form.numbers
-        and bool(probability.fullmatch(numbers[0]))
+        and bool(_NUMBER.fullmatch(numbers[0]))
         and 0.0 < float(numbers[0]) <= 1.0
         and all(_NUMBER.fullmatch(text) and math.isfinite(float(text)) for text in numbers[1:])
     )
@@ -129,11 +137,16 @@ def _fault(line: _Line, form: _Format) -> str:
             f"{first!r} after {line.word!r}: want {form.numbers} number(s) as in Kaldi's "
             f"{form.name}, the first a probability in (0, 1]"
         )
+    if _RESERVED_WORD.fullmatch(line.word):
+        return f"reserved symbol {line.word!r} as a word: it belongs to the graphs; take it out"
     if not line.fields[form.numbers :]:
         return f"empty pronunciation of {line.word!r}"
     for phone in line.fields[form.numbers :]:
-        if _DISAMBIG.match(phone) or phone in ("<blk>", "<eps>"):
+        if _RESERVED.fullmatch(phone):
             return f"reserved symbol {phone!r} of {line.word!r}"
         if _DECIMAL.fullmatch(phone):
-            return f"{phone!r} of {line.word!r} is a number, not a phone; other lines have none"
+            return (
+                f"{phone!r} of {line.word!r} is a number, not a phone; a probability stands after "
+                "the word, in every line"
+            )
     return ""

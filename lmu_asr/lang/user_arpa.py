@@ -6,13 +6,14 @@ import gzip
 import logging
 import re
 import shutil
-from collections.abc import Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from lmu_asr.errors import LangError
 from lmu_asr.files import atomic_open
-from lmu_asr.lang.arpa import read_arpa, write_arpa
+from lmu_asr.lang.arpa import read_arpa_lines, write_arpa
+from lmu_asr.lang.spelling import Spelling, has_case
 from lmu_asr.lang.trie import BOS, EOS, UNK, NgramModel
 
 log = logging.getLogger(__name__)
@@ -71,20 +72,22 @@ class UserModel:
 
 
 def read_user_arpa(path: str | Path, words: Set[str]) -> UserModel:
-    """Read the ARPA file of ``lm.arpa`` and compare its words with those of the training text.
+    """Read the ARPA file of ``lm.arpa`` and fit its words to those of the training text.
 
-    Where no word is shared as written, but some are in lower (or in upper) case, and no two words of
-    the model become one by it, the model's words are taken in that case.
+    Accents are spelled as the training text does (:class:`Spelling`). Then case counts, by the words
+    that have one: where the training text and the model share none of them as written, but some in
+    lower (or in upper) case, all words of the model are taken in that case.
 
     Args:
         path: ARPA file, perhaps compressed by gzip.
         words: words of the training text.
 
     Raises:
-        LangError: a broken file, a model without ``</s>``, or without any word of the text.
+        LangError: a broken file, a model without ``</s>``, or without any word of the text; two words
+            that become one (their lines are named).
     """
     path = Path(path)
-    model = read_arpa(path)
+    model, lines = read_arpa_lines(path)
     if EOS not in model.ids:
         raise LangError(
             f"{path}: the model has no {EOS} among its 1-grams, so that no sentence can end: "
@@ -92,34 +95,59 @@ def read_user_arpa(path: str | Path, words: Set[str]) -> UserModel:
         )
     if BOS not in model.ids:
         log.warning("%s: the model has no %s: sentences begin without a history", path, BOS)
-    found = UserModel(path, model, True)
-    if not words & model.ids.keys():
-        found = UserModel(path, _in_other_case(path, model, words), False)
-    _say_share(found, words)
-    return found
+    spelled = _changed(path, model, lines, Spelling(words), "in composed form (Unicode NFC)")
+    found = _in_the_case_of_text(path, spelled, lines, words)
+    _say_share(user := UserModel(path, found, found is model), words)
+    return user
 
 
-def _in_other_case(path: Path, model: NgramModel, words: Set[str]) -> NgramModel:
+def _in_the_case_of_text(
+    path: Path, model: NgramModel, lines: Sequence[int], words: Set[str]
+) -> NgramModel:
+    """Return the model with its words in the case that the training text has them in."""
+    cased = {word for word in words if has_case(word)}
+    if not cased.isdisjoint(model.ids):
+        return model
     for name, change in (("lower", str.lower), ("upper", str.upper)):
-        symbols = [change(s) if is_word(s) else s for s in model.symbols]
-        if words.isdisjoint(symbols):
+        if not any(change(s) in cased for s in model.symbols if is_word(s)):
             continue
-        if len(set(symbols)) < len(symbols):
-            raise LangError(
-                f"{path}: its words are the training text's only in {name} case, and there some "
-                "become one word: make the model again from text in that case"
-            )
+        changed = _changed(path, model, lines, change, f"in {name} case, as in the training text")
         log.warning(
-            "%s: no word of the training text is in the model as written; its words are taken in "
-            "%s case, in which they are",
+            "%s: no word of the training text that has upper and lower case is in the model as "
+            "written; its words are taken in %s case, in which some are",
             path,
             name,
         )
-        return NgramModel(symbols, model.levels)
-    raise LangError(
-        f"{path}: no word of the training text is in the model: the text has "
-        f"{_some(sorted(words))}, the model {_some([s for s in model.symbols if is_word(s)])}"
-    )
+        return changed
+    if words.isdisjoint(model.ids):
+        raise LangError(
+            f"{path}: no word of the training text is in the model: the text has "
+            f"{_some(sorted(words))}, the model {_some([s for s in model.symbols if is_word(s)])}"
+        )
+    return model
+
+
+def _changed(
+    path: Path, model: NgramModel, lines: Sequence[int], change: Callable[[str], str], how: str
+) -> NgramModel:
+    """Return the model with each word changed, itself where none is.
+
+    Raises:
+        LangError: two words become one.
+    """
+    symbols = [change(s) if is_word(s) else s for s in model.symbols]
+    if symbols == model.symbols:
+        return model
+    first: dict[str, int] = {}
+    for index, symbol in enumerate(symbols):
+        other = first.setdefault(symbol, index)
+        if other != index:
+            one, two = (f"{model.symbols[i]!a} (line {lines[i]})" for i in (other, index))
+            raise LangError(
+                f"{path}:{lines[index]}: {one} and {two} become one word, {symbol!r}, {how}: "
+                "make the model again from text in which they are one"
+            )
+    return NgramModel(symbols, model.levels)
 
 
 def _say_share(found: UserModel, words: Set[str]) -> None:

@@ -33,16 +33,18 @@ def run(context: Context) -> None:
 def language_model(context: Context, lang: Lang, order: int, name: str) -> Path:
     """Train one n-gram model and write it as ARPA, or take the user's; returns its path."""
     from lmu_asr.lang.ngram import prune, train_ngram, write_arpa
+    from lmu_asr.lang.spelling import Spelling
     from lmu_asr.lang.user_arpa import read_user_arpa
 
     config = context.config.lm
     path = context.graph_dir / f"{name}.arpa"
+    texts = list(train_texts(context))
+    words = {word for text in texts for word in text.split()}
     if config.arpa and name == "G":
-        words = {word for text in train_texts(context) for word in text.split()}
         read_user_arpa(config.arpa, words).save(path)
         return path
-    sentences = list(train_texts(context)) if config.train_text else []
-    sentences += list(lm_sentences(context))
+    sentences = texts if config.train_text else []
+    sentences += list(lm_sentences(context, Spelling(words)))
     model = train_ngram(sentences, order, vocabulary={word for word, _ in lang.lexicon})
     model = prune(model, config.prune) if config.prune else model
     write_arpa(model, path)

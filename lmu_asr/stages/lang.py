@@ -7,10 +7,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lmu_asr.errors import DataError
 from lmu_asr.stages.common import Context, Stage, program
 from lmu_asr.text_lines import read_transcripts, text_lines
+
+if TYPE_CHECKING:
+    from lmu_asr.lang.spelling import Spelling
 
 TEXT_ROOMS = ("corpora/text.py", "data/text_rule.py", "text_lines.py")  # what reads lm.text
 
@@ -43,8 +47,12 @@ def text_path(context: Context) -> Path:
     return context.features_dir / f"{context.config.corpus.train}_text"
 
 
-def lm_sentences(context: Context) -> Iterator[str]:
+def lm_sentences(context: Context, spelling: Spelling | None = None) -> Iterator[str]:
     """Sentences of the extra language-model text, normalised as the transcripts are.
+
+    Args:
+        context: the run.
+        spelling: how the training text spells words.
 
     Raises:
         DataError: the file cannot be read, or holds no sentence.
@@ -59,15 +67,18 @@ def lm_sentences(context: Context) -> Iterator[str]:
     for _, line in text_lines(path):
         if sentence := rule(line):
             found = True
-            yield sentence
+            yield spelling.sentence(sentence) if spelling else sentence
     if not found:
         raise DataError(f"{path}: no sentence in this file (lm.text)")
 
 
 def lm_words(context: Context, texts: list[str]) -> list[str]:
     """Words of the language model beside those of the training text, the most frequent first."""
-    counts = Counter(word for line in lm_sentences(context) for word in line.split())
+    from lmu_asr.lang.spelling import Spelling
+
     known = {word for text in texts for word in text.split()}
+    sentences = lm_sentences(context, Spelling(known))
+    counts = Counter(word for line in sentences for word in line.split())
     if context.config.lm.arpa:
         from lmu_asr.lang.user_arpa import read_user_arpa
 

@@ -67,6 +67,9 @@ READ = {"read": [("R", "EH", "D"), ("R", "IY", "D")], "a": [("AH",)]}
         ),
         # known by a decimal after every word
         ("lex", "read 0.4 R IY D\nread 0.400 R IY1 D\nread 1.0 R EH D\na 1.00000 AH\n"),
+        # whole numbers beside decimals
+        ("lex", "read 0.4 R IY D\nread 1 R EH D\na 1 AH\n"),
+        ("lex", "read 1 0.2 1 1 R EH D\na 1.0 0.2 1 1 AH\nread 0.5 0.2 1 1 R IY D\n"),
         ("lex", "read 1.0 0.2 1 1 R EH D\na 1.0 0.2 1.30 1 AH\nread 0.5 0.2 1 1 R IY D\n"),
     ],
 )
@@ -103,7 +106,12 @@ def test_what_was_done_with_probabilities_is_said(
         ("lexiconp.txt", "a 1e999 AH\n", ":1: '1e999' after 'a'"),
         ("lexiconp.txt", "a nan AH\n", ":1: 'nan' after 'a'"),
         ("lexiconp_silprob.txt", "a 1.0 AH B C D\n", ":1: '1.0 AH B C' after 'a': want 4 number"),
-        ("lex", "a 0.5 AH\nb B\n", ":1: '0.5' of 'a' is a number, not a phone"),
+        ("lex", "a 0.5 AH\nb B\n", ":1: '0.5' of 'a' is a number, not a phone; .* in every line"),
+        ("lex", "a AH\n<eps> B\n", ":2: reserved symbol '<eps>' as a word"),
+        ("lex", "a AH\n<s> SIL\n", ":2: reserved symbol '<s>' as a word"),
+        ("lex", "</s>(2) SIL\n", ":1: reserved symbol '</s>' as a word"),
+        ("lexiconp.txt", "#0 1.0 SIL\n", ":1: reserved symbol '#0' as a word"),
+        ("lex", "<blk> SIL\n", ":1: reserved symbol '<blk>' as a word"),
         ("lex", "a AH\nb\u00a0\n", ":2: empty pronunciation of 'b'"),
         ("lex", "", "no pronunciation in this file"),
         ("lex", "a AH\n" + "b\n" * 30, ":11: empty.*\nand 20 lines more"),
@@ -118,3 +126,13 @@ def test_broken_probabilities(tmp_path: Path, name: str, text: str, message: str
 def test_digits_can_be_phones(tmp_path: Path) -> None:
     (tmp_path / "lexicon.txt").write_text("in 1 n\nis 1 s\n")  # X-SAMPA
     assert read_pronunciations(tmp_path / "lexicon.txt") == {"in": [("1", "n")], "is": [("1", "s")]}
+
+
+def test_comments_of_whole_lines(tmp_path: Path) -> None:
+    (tmp_path / "lex").write_text("# a comment\n#\n #\tanother\n#hash HH\n")
+    assert read_pronunciations(tmp_path / "lex") == {"#hash": [("HH",)]}
+
+
+def test_one_word_in_two_unicode_forms(tmp_path: Path) -> None:
+    (tmp_path / "lex").write_text("cafe\u0301 k a\u0303\ncaf\u00e9 k f\ncafe\u0301 k \u00e3\n")
+    assert read_pronunciations(tmp_path / "lex") == {"caf\u00e9": [("k", "\u00e3"), ("k", "f")]}

@@ -112,13 +112,54 @@ def test_everything_in_upper_case(tmp_path: Path) -> None:
     [
         (TEXT, "-0.5\t</s>", "-0.5\tx", "no </s> among its 1-grams"),
         ({"other"}, "", "", "no word of the training text is in the model: the text has 'other'"),
-        ({"DAY"}, "[noise]", "Day", "only in upper case, and there some become one word"),
+        (
+            {"DAY"},
+            "[noise]",
+            "Day",
+            r"'day' \(line 10\) and 'Day' \(line 11\) become one word, 'DAY', in upper case",
+        ),
+        (
+            {"caf\u00e9"},
+            "day\n-0.7\t[noise]",
+            "caf\u00e9\n-0.7\tcafe\u0301",
+            r"'caf\\xe9' \(line 10\) and 'cafe\\u0301' \(line 11\) become one word, 'café'",
+        ),
     ],
 )
 def test_refused(tmp_path: Path, words: set[str], old: str, new: str, message: str) -> None:
     text = ARPA.replace(old, new).replace("good </s>", "good day" if "</s>" in old else "good </s>")
-    with pytest.raises(LangError, match=f"lm.arpa: .*{message}"):
+    with pytest.raises(LangError, match=f"lm.arpa:(11:)? .*{message}"):
         read_user_arpa(write(tmp_path / "lm.arpa", text), words)
+
+
+NEITHER = "7 \u0996\u09bf"  # a digit and a word of a script without case
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "wanted"),
+    [
+        # a word without case says nothing of the case
+        (f"good day {NEITHER}", f"GOOD DAY {NEITHER}", f"good day {NEITHER}"),
+        (f"GOOD {NEITHER}", f"good day {NEITHER}", f"GOOD DAY {NEITHER}"),
+        ("good day", "good DAY", "good DAY"),  # one is there as written
+        (NEITHER, f"GOOD day {NEITHER}", f"GOOD day {NEITHER}"),  # nothing to go by
+        (f"other {NEITHER}", f"GOOD {NEITHER}", f"GOOD {NEITHER}"),
+        # composed or not, in the same case or another
+        ("caf\u00e9", "cafe\u0301 no\u0308", "caf\u00e9 n\u00f6"),
+        ("cafe\u0301 x", "caf\u00e9 y\u0308", "cafe\u0301 y\u0308"),  # as_is leaves the text so
+        ("caf\u00e9", "CAFE\u0301 NO\u0308", "caf\u00e9 n\u00f6"),
+    ],
+)
+def test_words_are_fitted_to_the_text(tmp_path: Path, text: str, model: str, wanted: str) -> None:
+    words = ["<unk>", "<s>", "</s>", *model.split()]
+    arpa = f"\\data\\\nngram 1={len(words)}\nngram 2=1\n\n\\1-grams:\n"
+    arpa += "".join(f"-1\t{word}\n" for word in words)
+    arpa += f"\n\\2-grams:\n-0.1\t<s> {words[3]}\n\n\\end\\\n"
+    found = read_user_arpa(write(tmp_path / "lm.arpa", arpa), set(text.split()))
+    found.save(tmp_path / "G.arpa")
+    assert read_arpa(tmp_path / "G.arpa").symbols == ["<unk>", "<s>", "</s>", *wanted.split()]
+    assert found.as_written == (wanted == model)
+    assert found.new_words(set(wanted.split())) == []
 
 
 def test_few_words_shared_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

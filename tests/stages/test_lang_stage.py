@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,30 @@ def test_the_same_graph_however_the_model_is_written(
     path = context.graph_dir / "HLG.fst"
     labels = set(from_const_bytes(path.read_bytes(), str(path)).arcs["olabel"].tolist())
     assert {lang.words[label] for label in labels if label > 0} == set(lang.words[1:-3])
+
+
+@pytest.mark.parametrize(("text_form", "other_form"), [("NFC", "NFD"), ("NFD", "NFC")])
+@pytest.mark.parametrize("option", ["lm__text", "lm__arpa"])
+def test_words_match_composed_or_not(
+    tmp_path: Path, text_form: str, other_form: str, option: str
+) -> None:
+    other = unicodedata.normalize(other_form, "caf\u00e9")
+    if option == "lm__text":
+        value = write(tmp_path / "lm.txt", f"red {other}\n")
+    else:
+        write_arpa(train_ngram([f"red {other}"], 2), tmp_path / "lm.arpa")
+        value = str(tmp_path / "lm.arpa")
+    context = context_of(tmp_path, corpus__text="as_is", **{option: value})
+    word = unicodedata.normalize(text_form, other)
+    write(context.features_dir / "train_text", f"u0 red {word}\n")
+    write(tmp_path / "lexicon.txt", f"red R EH D\n{other} K AE F EY\n{other}(2) K AE F IY\n")
+    for stage in ("lang", "graph"):
+        run_stage(load_stage(stage), context)
+    lang = Lang.load(context.lang_dir)
+    assert lang.words[1:-3] == [word, "red"]
+    assert lang.pronunciations[word] == [("K", "AE", "F", "EY"), ("K", "AE", "F", "IY")]
+    symbols = set(read_arpa(context.graph_dir / "G.arpa").symbols)
+    assert symbols == {"<unk>", "<s>", "</s>", "red", word}
 
 
 def test_a_model_of_other_words_is_refused(tmp_path: Path) -> None:
