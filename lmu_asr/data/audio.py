@@ -24,6 +24,7 @@ from scipy.signal import resample_poly
 
 from lmu_asr.data import av_audio
 from lmu_asr.data.audio_sizes import is_streamed_rf64, refuse_cut_short
+from lmu_asr.data.mp3_parts import Unsized, Untagged, tag_of_first_part
 from lmu_asr.errors import DataError
 
 # what counts as audio beside transcripts, in any case; of files with one stem, the first kind
@@ -34,6 +35,8 @@ AUDIO_SUFFIXES = (
 )
 EXACT_SUFFIXES = (".flac", ".wav", ".opus", ".ogg", ".sph")  # whose headers do not estimate
 MOST_PER_BYTE = 8192  # samples; FLAC of silence has 4700 a byte, all else fewer
+LEAST_RATE, LARGEST_RATE = 4000, 768000  # hertz, of speech and of recorders
+BLOCK = 1 << 20  # samples passed over at once
 UNKNOWN_LENGTH = 1 << 62  # libsndfile gives 2^63 - 1 for FLAC of a pipe
 
 
@@ -58,8 +61,9 @@ def recording_from_file(path: Path, recording_id: str) -> Recording:
                 frames, rate, channels = av_audio.describe(path)
             else:
                 frames, rate, channels = stream.frames, stream.samplerate, stream.channels
+        _refuse_rate(path, rate)
         _refuse_impossible(path, frames)
-        refuse_cut_short(path)
+        refuse_cut_short(path, reads_chains=stream is None)
     except (soundfile.SoundFileError, OSError) as error:
         raise DataError(f"{path}: not readable as audio: {error}") from error
     return Recording(
@@ -80,10 +84,24 @@ def with_counted_length(recording: Recording) -> Recording:
         DataError: as :func:`recording_from_file`.
     """
     path = Path(recording.sources[0].source)
+    _refuse_rate(path, recording.sampling_rate)
     if path.suffix.lower() in EXACT_SUFFIXES:
+        try:
+            refuse_cut_short(path)
+        except OSError as error:
+            raise DataError(f"{path}: not readable as audio: {error}") from error
         return recording
     found = recording_from_file(path, recording.id)
     return fastcopy(recording, num_samples=found.num_samples, duration=found.duration)
+
+
+def _refuse_rate(path: str | Path, rate: int) -> None:
+    """Refuse a rate that no speech has: resampling from 1 Hz would make gigabytes of a small file."""
+    if not LEAST_RATE <= rate <= LARGEST_RATE:
+        raise DataError(
+            f"{path}: not readable as audio: a sample rate of {rate} Hz, want {LEAST_RATE} to "
+            f"{LARGEST_RATE} Hz: correct its header"
+        )
 
 
 def _refuse_impossible(path: Path, frames: int) -> None:
@@ -127,33 +145,31 @@ def _libsndfile(path: str | Path, end: int) -> Iterator[soundfile.SoundFile | No
         if is_streamed_rf64(path):
             with open(path, "rb", 0) as raw, soundfile.SoundFile(_AsRiff(raw)) as riff:
                 yield riff
-        elif stream is None or not 0 < stream.frames < UNKNOWN_LENGTH or stream.samplerate <= 0:
+        elif stream is None or _is_for_ffmpeg(stream):
             yield None
+        elif stream.format == "MP3" and (tag := tag_of_first_part(path)):
+            with open(path, "rb", 0) as raw, soundfile.SoundFile(_untagged(raw, tag)) as parts:
+                yield parts
         elif stream.format == "MP3" and not 0 <= end <= stream.frames:
             # libsndfile reads no further than the length that it estimates
-            with open(path, "rb", 0) as raw, soundfile.SoundFile(_Unsized(raw)) as counted:
+            with open(path, "rb", 0) as raw, soundfile.SoundFile(Unsized(raw)) as counted:
                 yield counted
         else:
             yield stream
 
 
-class _Unsized(io.BufferedReader):
-    """A file that hides its size from libmpg123, which then counts the frames of an MP3.
+def _is_for_ffmpeg(stream: soundfile.SoundFile) -> bool:
+    """Whether libsndfile opens a file, but does not know its length."""
+    if not 0 < stream.frames < UNKNOWN_LENGTH or stream.samplerate <= 0:
+        return True
+    # of MP3 in WAV it takes an estimate for the length
+    return stream.format != "MP3" and stream.subtype.startswith("MPEG_LAYER")
 
-    Where no Xing, Info or VBRI header gives their number, it would divide the size of the file by
-    that of the first frame: wrong, and too small where the bit rate varies. libsndfile asks for
-    the size first, and is told.
-    """
 
-    _asked = 0
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to the start where the second question is for the end."""
-        if (offset, whence) == (0, os.SEEK_END):
-            self._asked += 1
-            if self._asked == 2:
-                return super().seek(0)
-        return super().seek(offset, whence)
+def _untagged(raw: io.FileIO, tag_at: int) -> Untagged:
+    hidden = Untagged(raw)
+    hidden.tag_at = tag_at
+    return hidden
 
 
 class _AsRiff(io.BufferedReader):
@@ -191,10 +207,9 @@ def read_audio(
             if stream is None:
                 samples, sample_rate = av_audio.read(path, offset, num_samples)
             else:
-                if offset:
-                    stream.seek(offset)
-                samples = stream.read(num_samples, dtype="float32", always_2d=True).T
+                samples = _read(stream, offset, num_samples).T
                 sample_rate = int(stream.samplerate)
+        _refuse_rate(path, sample_rate)
     except (soundfile.SoundFileError, OSError) as error:
         raise DataError(f"{path}: not readable as audio: {error}") from error
     except MemoryError as error:
@@ -205,6 +220,18 @@ def read_audio(
             f"its header says {end} or more"
         )
     return np.ascontiguousarray(samples), sample_rate
+
+
+def _read(stream: soundfile.SoundFile, offset: int, num_samples: int) -> NDArray[np.float32]:
+    """Samples (num_samples, channels) of an open file; what has no index is read from its start."""
+    if stream.seekable():
+        if offset:
+            stream.seek(offset)
+        return np.asarray(stream.read(num_samples, dtype="float32", always_2d=True))
+    for start in range(0, offset, BLOCK):
+        stream.read(min(BLOCK, offset - start), dtype="float32")
+    wanted = num_samples if num_samples >= 0 else max(0, stream.frames - offset)
+    return np.asarray(stream.read(wanted, dtype="float32", always_2d=True))
 
 
 def resample(

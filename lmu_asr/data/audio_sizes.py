@@ -1,4 +1,8 @@
-"""What the headers of WAV and Ogg promise: libsndfile passes over in silence that a file ends early."""
+"""Bytes that a header promises: libsndfile passes over in silence that a file ends early.
+
+Known are WAV, RF64, AIFF, AIFF-C, AU, CAF, W64 and NIST SPHERE, whose headers are exact for every codec.
+A size that the writer did not know, as into a pipe, promises nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,35 +11,42 @@ import struct
 from pathlib import Path
 from typing import IO
 
+from lmu_asr.data.ogg_pages import refuse_damaged_ogg
 from lmu_asr.errors import DataError
 
-OGG_END_OF_STREAM, OGG_HEADER_BYTES = 0x04, 27
 # Who writes to a pipe cannot know the size: 0, or close to 2^31 or 2^32 (SoX: 0x7FFFF000 rounded
 # down to whole samples, arecord: 0x80000000, ffmpeg: 0xFFFFFFFF, all with or without the bytes of the header).
 STREAMED_SIZES = ((0, 0), (0x7FFE0000, 0x80001000), (0xFFFE0000, 0xFFFFFFFF))
-LARGEST_SIZE = 1 << 62  # of RF64; what is larger is no size
+LARGEST_SIZE = 1 << 62  # of 64 bits; what is larger, or negative, is no size
 MOST_CHUNKS = 1000
+FORMS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM")
+MAGIC_BYTES = 12  # from which files of one format are told to begin alike
+W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
+SPHERE_MAGIC, MOST_HEADER_BYTES = b"NIST_1A\n", 1 << 20
 
 
-def refuse_cut_short(path: str | Path) -> None:
-    """Compare a WAV, RF64 or Ogg file with what its header, or its last page, promises.
+def refuse_cut_short(path: str | Path, reads_chains: bool = False) -> None:
+    """Compare a file with what its header promises; of Ogg, check every page.
+
+    Args:
+        path: the file.
+        reads_chains: whether its decoder reads Ogg streams that follow one another.
 
     Raises:
-        DataError: the file is shorter.
+        DataError: the file is shorter, or a second file follows in it, which no decoder would read.
         OSError: it cannot be read.
     """
     with open(path, "rb") as stream:
-        start = stream.read(12)
+        start = stream.read(16)
+        if start[:4] == b"OggS":
+            refuse_damaged_ogg(stream, path, reads_chains)
+            return
         size = os.fstat(stream.fileno()).st_size
-        if start[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and start[8:] == b"WAVE":
-            wanted = _wav_size(stream, ">" if start[:4] == b"RIFX" else "<", start[4:8])
-            if wanted > size:
-                raise DataError(f"{path}: cut short: {size} bytes, its header says {wanted}")
-        elif start[:4] == b"OggS":
-            stream.seek(max(0, size - 65536))
-            tail = stream.read()
-            if not _is_last_page(tail[max(0, tail.rfind(b"OggS")) :]):
-                raise DataError(f"{path}: cut short: its last page is missing or not whole")
+        wanted = _promised(stream, start)
+        if wanted > size:
+            raise DataError(f"{path}: cut short: {size} bytes, its header says {wanted}")
+        if wanted and wanted + MAGIC_BYTES < size:
+            _refuse_second(stream, path, start, wanted)
 
 
 def is_streamed_rf64(path: str | Path) -> bool:
@@ -53,17 +64,52 @@ def is_streamed_rf64(path: str | Path) -> bool:
     return small and not 0 < data_size < LARGEST_SIZE
 
 
-def _wav_size(stream: IO[bytes], order: str, riff_size: bytes) -> int:
-    """Bytes that a WAV file must have, by its data chunk, else by its RIFF chunk; 0: not known."""
-    whole = struct.unpack(f"{order}I", riff_size)[0]
+def _promised(stream: IO[bytes], start: bytes) -> int:
+    """Bytes that a file must have by its header; 0: not known."""
+    magic, kind = start[:4], start[8:12]
+    if magic in FORMS[:4] and kind == b"WAVE":
+        return _chunks_size(stream, ">" if magic == b"RIFX" else "<", start, b"data")
+    if magic == b"FORM" and kind in (b"AIFF", b"AIFC"):
+        return _chunks_size(stream, ">", start, b"SSND")
+    if magic in (b".snd", b"dns."):
+        begin, size = struct.unpack(
+            ">II" if magic == b".snd" else "<II", start[4:12].ljust(8, b"\0")
+        )
+        return begin + size if size != 0xFFFFFFFF else 0
+    if magic == b"caff":
+        return _caf_size(stream)
+    if start == W64_RIFF:
+        return _w64_size(stream)
+    return _sphere_size(stream, start) if start[:8] == SPHERE_MAGIC else 0
+
+
+def _refuse_second(stream: IO[bytes], path: str | Path, first: bytes, end: int) -> None:
+    """Refuse ``cat a.wav b.wav``: the same magic where the header says that the file ends."""
+    is_form = first[:4] in FORMS  # after their magic comes a size
+    parts = (slice(0, 4), slice(8, 12)) if is_form else (slice(0, 4),)
+    whole = struct.unpack("<I" if first[:4] == b"RIFF" else ">I", first[4:8])[0]
+    for place in {end, end + end % 2, 8 + whole if is_form else end}:
+        stream.seek(place)
+        after = stream.read(MAGIC_BYTES)
+        if len(after) == MAGIC_BYTES and all(first[part] == after[part] for part in parts):
+            raise DataError(
+                f"{path}: not readable as audio: a second file begins at byte {place}, and the decoder "
+                "would not go on there: join files with sox or ffmpeg instead of cat"
+            )
+
+
+def _chunks_size(stream: IO[bytes], order: str, start: bytes, wanted: bytes) -> int:
+    """Bytes that a file of chunks must have, by the chunk of its samples, else by the whole; or 0."""
+    whole = struct.unpack(f"{order}I", start[4:8])[0]
     is_64, data_64 = False, 0
+    stream.seek(12)
     for _ in range(MOST_CHUNKS):
         head = stream.read(8)
         if len(head) < 8:
             return 0
         name, size = struct.unpack(f"{order}4sI", head)
         begin = stream.tell()
-        if name == b"data":
+        if name == wanted:
             if is_64 and size == 0xFFFFFFFF:
                 return begin + data_64 if data_64 < LARGEST_SIZE else 0
             if not _is_streamed(size):
@@ -79,9 +125,55 @@ def _is_streamed(size: int) -> bool:
     return any(low <= size <= high for low, high in STREAMED_SIZES)
 
 
-def _is_last_page(page: bytes) -> bool:
-    """Whether an Ogg page (RFC 3533) is whole and says that the stream ends with it."""
-    if len(page) < OGG_HEADER_BYTES or not page[5] & OGG_END_OF_STREAM:
-        return False
-    segments = page[OGG_HEADER_BYTES : OGG_HEADER_BYTES + page[26]]
-    return len(segments) == page[26] and len(page) >= OGG_HEADER_BYTES + page[26] + sum(segments)
+def _caf_size(stream: IO[bytes]) -> int:
+    """Bytes up to the end of the last chunk of a CAF file; 0: its data chunk goes to the end."""
+    end, has_data = 8, False
+    for _ in range(MOST_CHUNKS):
+        stream.seek(end)
+        head = stream.read(12)
+        if len(head) < 12:
+            break
+        name, size = struct.unpack(">4sq", head)
+        is_chunk = name.isascii() and 0 <= size < LARGEST_SIZE
+        if has_data and (not is_chunk or name == b"caff"):
+            break  # rubbish behind the data, or a second file
+        if not is_chunk:
+            return 0
+        end, has_data = end + 12 + size, has_data or name == b"data"
+    return end if has_data else 0
+
+
+def _w64_size(stream: IO[bytes]) -> int:
+    """Bytes up to the end of the data chunk of a W64 file, whose chunks begin at multiples of 8."""
+    place = 40  # after the identifier, the size and the identifier "wave"
+    for _ in range(MOST_CHUNKS):
+        stream.seek(place)
+        head = stream.read(24)
+        if len(head) < 24:
+            return 0
+        size = struct.unpack("<16xQ", head)[0]
+        if not 24 < size < LARGEST_SIZE:
+            return 0
+        if head[:4] == b"data":
+            return place + int(size)
+        place += size + -size % 8
+    return 0
+
+
+def _sphere_size(stream: IO[bytes], start: bytes) -> int:
+    """Bytes of a NIST SPHERE file of samples that no program has compressed (shorten, wavpack)."""
+    number = start[8:].strip()
+    begin = int(number) if number.isdigit() else 0
+    stream.seek(len(start))
+    fields: dict[str, str] = {}
+    for line in stream.read(min(begin, MOST_HEADER_BYTES)).decode("latin-1").splitlines():
+        name, _, value = line.partition(" ")
+        fields.setdefault(name, value.partition(" ")[2].strip())
+    if "embedded" in fields.get("sample_coding", ""):
+        return 0
+    counts = [fields.get("sample_count", "0"), fields.get("sample_n_bytes", "0")]
+    counts.append(fields.get("channel_count", "1"))
+    if not all(count.isdecimal() and len(count) < 18 for count in counts):
+        return 0
+    samples, width, channels = map(int, counts)
+    return begin + samples * width * channels if samples * width * channels else 0

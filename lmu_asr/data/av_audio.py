@@ -165,11 +165,17 @@ def _decoded(container: InputContainer, path: str | Path) -> Iterator[tuple[Audi
             count += frame.samples
     except av.FFmpegError as error:
         raise DataError(
-            f"{path}: cut short: the decoder fails after {count} samples: {error.strerror}"
+            f"{path}: cut short or damaged: the decoder of {_codec(container)} fails after {count} "
+            f"samples: {error.strerror}"
         ) from error
     if held is not None:
         excess = count - _promised(container, path, count, held.sample_rate)
         yield held, held.samples - excess if 0 < excess < held.samples else held.samples
+
+
+def _codec(container: InputContainer) -> str:
+    context = container.streams.audio[0].codec_context
+    return f"{context.name if context else 'an unknown codec'} in {container.format.name}"
 
 
 def _refuse_change(before: AudioFrame, after: AudioFrame, path: str | Path, count: int) -> None:

@@ -141,6 +141,7 @@ STAGE = Stage(
     rooms=(
         "corpora",
         *("data/audio.py", "data/audio_sizes.py", "data/av_audio.py", "data/mono.py"),
+        *("data/mp3_parts.py", "data/ogg_pages.py"),
         *("data/fbank.py", "data/features.py", "data/ids.py", "data/importers.py"),
         *("data/audio_paths.py", "data/kaldi_import.py", "data/layout.py"),
         *("data/lhotse_import.py", "data/table_import.py"),

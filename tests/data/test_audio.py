@@ -8,8 +8,16 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from lhotse import Recording
+from lhotse.audio import AudioSource
 
-from lmu_asr.data.audio import is_audio, read_audio, recording_from_file, resample
+from lmu_asr.data.audio import (
+    is_audio,
+    read_audio,
+    recording_from_file,
+    resample,
+    with_counted_length,
+)
 from lmu_asr.errors import DataError
 from tests.data.encoded import encode
 from tests.data.speech import RATE, noise, write_audio
@@ -213,6 +221,51 @@ def test_raw_files_and_odd_names(tmp_path):
         assert is_audio(odd)
         assert recording_from_file(odd, "a").num_samples == 8000
         assert read_audio(odd, 10, 20)[0].shape == (1, 20)
+
+
+@pytest.mark.parametrize("rate", [1, 10, 3999, 768001, 2**31 - 1])
+@pytest.mark.parametrize("name", ["a.wav", "a.mka"])  # libsndfile, FFmpeg
+def test_a_rate_that_no_speech_has_is_refused_before_anything_is_resampled(tmp_path, name, rate):
+    path = tmp_path / name
+    if name == "a.wav":
+        soundfile.write(path, noise(0.5), rate)
+    else:
+        encode(path, [noise(0.5).T], min(rate, 800000), "pcm_s16le")
+    found = rate if name == "a.wav" else min(rate, 800000)
+    message = f"{name}: not readable as audio: a sample rate of {found} Hz, want 4000 to 768000"
+    with pytest.raises(DataError, match=message):
+        recording_from_file(path, "a")
+    with pytest.raises(DataError, match=message):
+        read_audio(path, 0, 100)
+    recording = Recording("a", [AudioSource("file", [0], str(path))], found, 8000, 8000 / found)
+    with pytest.raises(DataError, match=message):
+        with_counted_length(recording)
+
+
+@pytest.mark.parametrize("rate", [4000, 768000])
+def test_the_least_and_the_greatest_rate_are_read(tmp_path, rate):
+    soundfile.write(tmp_path / "a.wav", noise(0.5), rate)
+    assert recording_from_file(tmp_path / "a.wav", "a").sampling_rate == rate
+    samples, _ = read_audio(tmp_path / "a.wav")
+    assert resample(samples, rate, RATE).shape == (1, -(-8000 * RATE // rate))
+
+
+CODECS = ("libmp3lame", "adpcm_ms", "adpcm_ima_wav", "adpcm_g722", "adpcm_yamaha", "flac")
+
+
+@pytest.mark.parametrize("codec", [*CODECS, "GSM610", "G721_32", "NMS_ADPCM_32", "MS_ADPCM"])
+def test_wav_of_other_codecs_is_as_long_as_it_decodes(tmp_path, codec):
+    path = tmp_path / "a.wav"
+    if codec.islower():
+        encode(path, [noise(1.0).T], RATE, codec)
+    else:
+        soundfile.write(path, noise(1.0), RATE, subtype=codec)
+    count = recording_from_file(path, "a").num_samples
+    assert RATE <= count < RATE + 2400
+    whole, _ = read_audio(path)
+    assert whole.shape == (1, count)
+    np.testing.assert_array_equal(read_audio(path, 0, count)[0], whole)
+    np.testing.assert_array_equal(read_audio(path, 7000, 3000)[0], whole[:, 7000:10000])
 
 
 def test_resample_keeps_a_tone():
