@@ -16,7 +16,7 @@ from lmu_asr.corpora.base import Manifests
 from lmu_asr.corpora.splits import group
 from lmu_asr.corpora.text import PLAIN
 from lmu_asr.data.importers import import_data, import_parts, split_paths, untranscribed
-from lmu_asr.data.list_names import find_splits
+from lmu_asr.data.list_names import find_splits, is_trained_on
 from lmu_asr.data.manifests import say_untranscribed
 from lmu_asr.data.pipes import pipes_of
 from lmu_asr.data.rows import Rows
@@ -67,7 +67,7 @@ def _named_splits(config: CorpusConfig, named: dict[str, tuple[Path, ...]]) -> d
     splits: dict[str, Manifests] = {}
     for name, paths in named.items():
         splits[name] = part = import_parts(paths, _cache(config), pipes_of(config))
-        _refuse_other_splits(part, name)
+        _refuse_other_splits(part, name, paths[0])
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         logging.info(
             "split '%s' is %s%s: %d utterances", name, paths[0], more, len(part.supervisions)
@@ -76,9 +76,9 @@ def _named_splits(config: CorpusConfig, named: dict[str, tuple[Path, ...]]) -> d
     return _with_all(splits, config)
 
 
-def _refuse_other_splits(part: Manifests, name: str) -> None:
+def _refuse_other_splits(part: Manifests, name: str, path: Path) -> None:
     """Refuse a list that is one split by its name and has rows of another."""
-    meant = find_splits(part.splits, [name], name)
+    meant = find_splits(part.splits, [name], path)
     for word, where in part.splits.items():
         if word != meant.get(name):
             raise DataError(f"{where}: split is '{word}', but by its name the list is '{name}'")
@@ -93,9 +93,10 @@ def _listed_splits(
     names = {word: name for name, word in words.items()}
     for word, where in manifests.splits.items():
         if word not in names:
+            hint = f", for example --set corpus.test='[{','.join([*config.test, word])}]'"
             raise DataError(
-                f"{where}: split '{word}' is none of {', '.join(wanted)}; rename it, or say what it "
-                f"is, for example --set corpus.test='[{','.join([*config.test, word])}]'"
+                f"{where}: split '{word}' is none of {', '.join(wanted)}; rename it, or say what it is"
+                + (" with corpus.train, corpus.dev or corpus.test" if is_trained_on(word) else hint)
             )
     if config.train not in words:
         raise DataError(

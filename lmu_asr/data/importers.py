@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lmu_asr.data.arrow_import import DATASET_DICT, arrow_files, is_saved, read_arrow
@@ -20,7 +20,7 @@ from lmu_asr.data.audio import is_audio
 from lmu_asr.data.kaldi_import import read_kaldi
 from lmu_asr.data.layout import TRANSCRIPTS, read_layout
 from lmu_asr.data.lhotse_import import is_cut_manifest, read_cut_manifest, read_lhotse
-from lmu_asr.data.list_names import PARQUET, TABLES, find_splits
+from lmu_asr.data.list_names import PARQUET, TABLES, find_splits, spelling_of
 from lmu_asr.data.manifests import Manifests
 from lmu_asr.data.pipes import Pipes
 from lmu_asr.data.table_import import read_json_lines, read_table
@@ -51,13 +51,21 @@ def split_paths(source: Path, splits: Sequence[str]) -> dict[str, tuple[Path, ..
         first = found.setdefault(word, paths)[0]
         if first is not paths[0] and first.is_dir() and not _has_lists(first):
             found[word] = paths  # train.csv, its audio in train/
-    named = {name: found[word] for name, word in find_splits(found, splits, source).items()}
+    words = [w for w, paths in found.items() if w in splits or not _is_audio_of(w, found)]
+    named = {name: found[word] for name, word in find_splits(words, splits, source).items()}
     for paths in named.values():
         if (match := SHARD.fullmatch(paths[0].name)) and len(paths) != int(match[2]):
             raise DataError(
                 f"{paths[0].parent}: {len(paths)} of {int(match[2])} files {match[1]}-*: fetch the rest"
             )
     return named
+
+
+def _is_audio_of(word: str, found: Mapping[str, tuple[Path, ...]]) -> bool:
+    """Whether a directory without lists lies beside another word for its split: train.csv, Training/."""
+    folder = found[word][0]
+    beside = any(spelling_of(other, [word]) for other in found if other != word)
+    return beside and folder.is_dir() and not _has_lists(folder)
 
 
 def _candidates(source: Path) -> Iterator[tuple[str, tuple[Path, ...]]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from lmu_asr.errors import DataError
+from lmu_asr.config import CorpusConfig
+from lmu_asr.errors import ConfigError, DataError
 from lmu_asr.remote import is_remote
 
 TABLES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv")
@@ -23,11 +24,36 @@ def is_remote_list(source: str) -> bool:
     return is_remote(source) and source.endswith((*TABLES, PARQUET))
 
 
+def check_split_names(corpus: CorpusConfig) -> None:
+    """Refuse dev and test splits that are the training set, test splits that are dev, and repeats.
+
+    Raises:
+        ConfigError: with the option; the training set counts in any case, as a synonym, and as a part
+            of ``a+b``.
+    """
+    train = corpus.train.split("+")
+    for option, name in (("dev", corpus.dev), *(("test", name) for name in corpus.test)):
+        if any(spelling_of(part, train) for part in name.split("+")):
+            raise ConfigError(
+                f"corpus.{option} names {name!r}, which is the training set (corpus.train is "
+                f"{corpus.train!r}): a score on what was trained on is no result; name another split"
+            )
+    if corpus.dev in corpus.test:
+        raise ConfigError(
+            f"corpus.test names the dev split {corpus.dev!r}: scales are tuned on dev, so its error "
+            "rate is no test result; every decode scores dev anyway: take it out of corpus.test"
+        )
+    repeated = [s for n, s in enumerate(corpus.test) if s in corpus.test[:n]]
+    if repeated:
+        raise ConfigError(f"corpus.test names {repeated[0]!r} twice")
+
+
 def find_splits(words: Iterable[str], wanted: Sequence[str], where: object) -> dict[str, str]:
     """Return the word by which each wanted split goes, of those that are there.
 
-    A split's own name comes first, then the same in other letters, then its synonyms, if the name
-    is one of them: ``training``; ``valid``, ``validation``, ``val``, ``development``; ``testing``.
+    A split goes by its own name, by the same in other letters, or by a synonym, if the name is one
+    of them: ``training``; ``valid``, ``validation``, ``val``, ``development``; ``testing``. Two of these
+    beside one another are an error: whether they are one split, only the user knows.
     ``eval`` is ``dev`` where nothing else is, else ``test`` where nothing else is.
 
     Args:
@@ -40,16 +66,14 @@ def find_splits(words: Iterable[str], wanted: Sequence[str], where: object) -> d
     """
     words = list(dict.fromkeys(words))
     found: dict[str, str] = {}
+    others = [word for word in words if word not in wanted]
     for name in dict.fromkeys(wanted):
-        if name in words:
-            found[name] = name
-            continue
-        others = set(words) - set(wanted)
-        meant = sorted(word for word in others if word.strip().casefold() in _synonyms(name))
+        meant = [word for word in [name] if word in words]
+        meant += sorted(word for word in others if spelling_of(word, [name]))
         if len(meant) > 1:
             raise DataError(
                 f"{where}: '{meant[0]}' and '{meant[1]}' both mean the split '{name}': "
-                "rename one of them"
+                "rename one of them, or join them"
             )
         if meant:
             found[name] = meant[0]
@@ -63,6 +87,17 @@ def find_splits(words: Iterable[str], wanted: Sequence[str], where: object) -> d
     return found
 
 
+def spelling_of(word: str, names: Iterable[str]) -> str:
+    """Return the first of ``names`` that ``word`` means in other letters or as a synonym, or nothing."""
+    folded = word.strip().casefold()
+    return next((name for name in names if folded in _synonyms(name)), "")
+
+
+def is_trained_on(word: str) -> bool:
+    """Whether a word is one for training or dev sets, so that nothing should be tested on it."""
+    return bool(spelling_of(word, (WORDS[0][0], WORDS[1][0])))
+
+
 def _synonyms(name: str) -> Collection[str]:
-    folded = name.casefold()
+    folded = name.strip().casefold()
     return next((group for group in WORDS if folded in group), (folded,))

@@ -14,6 +14,7 @@ import torch
 from lmu_asr.config import Config
 from lmu_asr.config_files import config_to_dict
 from lmu_asr.data.dataset import build_eval_loader
+from lmu_asr.data.list_names import check_split_names
 from lmu_asr.decoding.context import boosted_graphs, hot_words
 from lmu_asr.decoding.decoder import GRAPH_OF_METHOD, RESCORING, Decoder, SplitDecode, decode_split
 from lmu_asr.decoding.ngram import NgramScorer
@@ -125,7 +126,8 @@ class Session:
         device: torch.device | str | None = None,
     ) -> Session:
         """Load everything that decoding needs; arguments as for :func:`run_decoding`."""
-        _check_splits(config)
+        check_split_names(config.corpus)
+        _check_methods(config.decode.methods)
         _check_cuts(config, data_dir)
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         lang = Lang.load(lang_dir)
@@ -329,19 +331,6 @@ def _language_models(
         logging.info("prefix_beam: %s does not exist: no language model is fused", path)
         return None, None
     return NgramScorer.load(path), NgramScorer.load(larger) if rescoring else None
-
-
-def _check_splits(config: Config) -> None:
-    corpus = config.corpus
-    if corpus.dev in corpus.test:
-        raise ConfigError(
-            f"corpus.test names the dev split {corpus.dev!r}: scales are tuned on dev, so its error "
-            "rate is no test result; every decode scores dev anyway: take it out of corpus.test"
-        )
-    repeated = [s for n, s in enumerate(corpus.test) if s in corpus.test[:n]]
-    if repeated:
-        raise ConfigError(f"corpus.test names {repeated[0]!r} twice")
-    _check_methods(config.decode.methods)
 
 
 def cuts_path(data_dir: Path, split: str) -> Path:

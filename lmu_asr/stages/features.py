@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 def run(context: Context) -> None:
     """Make manifests, drop and list what cannot be used, extract features of every split."""
     from lmu_asr.corpora import get_corpus
+    from lmu_asr.data.list_names import check_split_names
+    from lmu_asr.data.overlap import refuse_shared
 
     config = context.config
+    check_split_names(config.corpus)
     corpus = get_corpus(config.corpus.name)
     cache = config.corpus.s3_cache or str(context.corpus_dir / "s3")
     pipes = config.corpus.pipe_dir or str(context.corpus_dir / "pipes")
@@ -38,6 +41,7 @@ def run(context: Context) -> None:
             f"{context.source_dir}: split '{missing[0]}' is not there; "
             f"found: {', '.join(sorted(manifests)) or 'none'} (corpus.train, corpus.dev, corpus.test)"
         )
+    refuse_shared(manifests, config.corpus)
     _write_sources(context, [manifests[split] for split in splits])
     for split in splits:
         _prepare_split(context, split, manifests[split])
@@ -146,7 +150,13 @@ STAGE = Stage(
         *("data/audio_paths.py", "data/kaldi_import.py", "data/layout.py"),
         *("data/lhotse_import.py", "data/table_import.py"),
         *("data/arrow_import.py", "data/csv_records.py", "data/list_names.py"),
-        *("data/manifests.py", "data/pipes.py", "data/ray_shards.py", "data/remote_audio.py"),
+        *(
+            "data/overlap.py",
+            "data/manifests.py",
+            "data/pipes.py",
+            "data/ray_shards.py",
+            "data/remote_audio.py",
+        ),
         "data/archive.py",
         *("data/rows.py", "data/shard.py", "data/shards.py", "data/validate.py"),
         *("data/text_rule.py", "text_lines.py"),

@@ -231,7 +231,8 @@ def test_the_split_of_a_list_counts(tmp_path, suffix):
     [
         (["train", "other"], r"a.csv:3: split 'other' is none of train, dev, test.*corpus.test"),
         (["dev", "test"], r"has dev, test but no 'train'"),
-        (["train", "Train"], r"'Train'.*"),
+        (["train", "Train"], r"'train' and 'Train' both mean the split 'train'"),
+        (["train", "dev", "valid"], r"'dev' and 'valid' both mean the split 'dev'"),
         (["train", "valid", "val"], r"'val' and 'valid' both mean the split 'dev'"),
         ([f"s{i}" for i in range(101)], r"more than 100 different splits"),
     ],
@@ -241,10 +242,24 @@ def test_splits_that_are_none(tmp_path, words, message):
         get_corpus("own").manifests(CONFIG, write_column(tmp_path / "a.csv", words))
 
 
+def test_a_training_set_is_never_offered_as_a_test(tmp_path):
+    path = write_column(tmp_path / "a.csv", ["mine", "train"])
+    with pytest.raises(DataError) as caught:
+        get_corpus("own").manifests(CorpusConfig(name="own", train="mine"), path)
+    assert "'train' is none of mine" in str(caught.value) and "[" not in str(caught.value)
+
+
+def test_two_files_that_are_one_split(tmp_path):
+    for name in ("train", "Training"):
+        write_column(tmp_path / f"{name}.csv", ["train"] * 5)
+    with pytest.raises(DataError, match="'train' and 'Training' both mean the split 'train'"):
+        get_corpus("own").manifests(CONFIG, tmp_path)
+
+
 def test_a_list_that_is_a_split_by_its_name(tmp_path):
     write_column(tmp_path / "train.csv", ["train"] * 9)
     write_column(tmp_path / "valid.csv", ["dev", "valid"])
-    with pytest.raises(DataError, match=r"valid.csv:3: split is 'valid', but .* is 'dev'"):
+    with pytest.raises(DataError, match=r"valid.csv: 'dev' and 'valid' both mean the split 'dev'"):
         get_corpus("own").manifests(CONFIG, tmp_path)
     (tmp_path / "train").mkdir()  # of audio, beside its list
     write_column(tmp_path / "valid.csv", ["valid"])
