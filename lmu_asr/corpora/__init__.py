@@ -21,8 +21,8 @@ def corpus_names() -> list[str]:
     return [p.stem for p in modules if "\nCORPUS = " in p.read_text(encoding="utf-8")]
 
 
-def get_corpus(name: str) -> Corpus:
-    """Return the corpus called ``name``.
+def check_corpus(name: str) -> None:
+    """Refuse a name that no corpus has, without the time that the corpora take to load.
 
     Raises:
         ConfigError: no corpus has that name; the message holds the closest one.
@@ -32,6 +32,15 @@ def get_corpus(name: str) -> Corpus:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise ConfigError(f"corpus.name={name}: want one of {', '.join(names)}{hint}")
+
+
+def get_corpus(name: str) -> Corpus:
+    """Return the corpus called ``name``.
+
+    Raises:
+        ConfigError: no corpus has that name.
+    """
+    check_corpus(name)
     return cast("Corpus", importlib.import_module(f"lmu_asr.corpora.{name}").CORPUS)
 
 

@@ -111,10 +111,13 @@ def _part(conf: Path, shared: Path, variant: str, part: str) -> Path:
 
 def _check_phones(config: Config) -> None:
     """Refuse English pronunciations for a corpus in another language, before any compute."""
-    from lmu_asr.corpora import get_corpus
+    from lmu_asr.corpora import check_corpus, get_corpus
 
+    check_corpus(config.corpus.name)
+    if config.lang.unit != "phone" or config.lang.lexicon:
+        return  # a corpus loads Lhotse, which takes ten times as long as all else here
     language = get_corpus(config.corpus.name).language
-    if config.lang.unit == "phone" and not config.lang.lexicon and language not in ("en", ""):
+    if language not in ("en", ""):
         raise ConfigError(
             f"lang.unit=phone: the corpus '{config.corpus.name}' is in another language "
             f"('{language}'), and CMUdict and its g2p are English: name a pronunciation lexicon "

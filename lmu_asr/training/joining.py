@@ -24,10 +24,10 @@ from lmu_asr.training.distributed import (
     env_number,
     named_failure,
 )
+from lmu_asr.training.launch_options import STORE_FILE
 
 COLLECTIVE = timedelta(minutes=30)  # rank 0 may write, read or measure for long before it answers
 POLL_SECONDS = 0.2
-STORE_FILE = "LMU_ASR_STORE_FILE"  # so that no port is open: a stray message could end the run
 
 
 @contextlib.contextmanager

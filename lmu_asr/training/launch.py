@@ -18,12 +18,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from lmu_asr.errors import LmuAsrError, TrainingError
 from lmu_asr.guard import STOP_FILE, guarded
-from lmu_asr.training.joining import STORE_FILE
-from lmu_asr.training.launch_options import Launch
+from lmu_asr.training.launch_options import STORE_FILE, Launch
 from lmu_asr.training.ray_launch import train_with_ray
 
 MULTI_NODE_PORT = 29500  # one machine alone needs none
@@ -70,6 +67,8 @@ def choose_gpus(wanted: str) -> int:
         raise TrainingError(f"--ngpu {wanted}: want a number or auto")
     if wanted == "0":
         return 0
+    import torch  # seconds, which a run on the CPU would wait twice before it begins
+
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted == "auto":
         return found

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+STORE_FILE = "LMU_ASR_STORE_FILE"  # so that no port is open: a stray message could end the run
+
 
 @dataclass(frozen=True)
 class Launch:

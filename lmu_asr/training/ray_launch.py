@@ -25,8 +25,7 @@ from typing import Any
 from lmu_asr.errors import TrainingError
 from lmu_asr.guard import SIGNALS, STOP_FILE, STOPPED, mark_stopped, watch_stop_file
 from lmu_asr.ray_cluster import joined_cluster
-from lmu_asr.training.joining import STORE_FILE
-from lmu_asr.training.launch_options import Launch
+from lmu_asr.training.launch_options import STORE_FILE, Launch
 
 
 def train_with_ray(launch: Launch) -> int:

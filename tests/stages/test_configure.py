@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -179,3 +181,25 @@ def test_nothing_is_written_where_the_run_cannot_start(
 def test_variants_are_names(variant: str) -> None:
     with pytest.raises(ConfigError, match=r"--variant .*want a name of letters"):
         configured("mini", variant)
+
+
+LIGHT = """
+import sys
+from lmu_asr.stages.configure import main
+status = main(sys.argv[1:])
+print(status, sorted({"torch", "lhotse", "numpy", "scipy"} & sys.modules.keys()))
+"""
+
+
+def test_a_configuration_loads_no_library_that_it_does_not_need(tmp_path: Path) -> None:
+    """It stands before every run, and so does what looks for the launcher of training on the CPU."""
+    places = ["--data-dir", str(tmp_path / "data"), "--exp-dir", str(tmp_path / "exp")]
+    options = ["--egs-dir", str(EGS), "--stage", "0", "--stop-stage", "6", "--ngpu", "0"]
+    command = [sys.executable, "-c", LIGHT, "--recipe", "mini", "--variant", "default"]
+    done = subprocess.run(
+        [*command, "--caller-dir", str(tmp_path), *places, *options],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "0 []", done.stderr
