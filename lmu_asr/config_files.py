@@ -246,6 +246,8 @@ def _check_value(option: Option, value: Any, source: str) -> None:
     limits = option.limits
     shown = value if str(value).isprintable() else repr(value)
     where = f"{source}{' ' if source == '--set' else ': '}{option.key}={shown}"
+    if value is None or isinstance(value, (dict, list)):
+        raise ConfigError(f"{where}: want a plain value")  # in a list, OmegaConf takes {} for one
     if "choices" in limits and value not in limits["choices"]:
         near = difflib.get_close_matches(str(value), [str(c) for c in limits["choices"]], n=1)
         hint = f"; did you mean {near[0]}?" if near else ""

@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 
 from lmu_asr.config import Config, options, options_markdown
-from lmu_asr.config_files import config_from_dict, config_to_dict, load_config, save_config
+from lmu_asr.config_files import (
+    config_from_dict,
+    config_to_dict,
+    load_config,
+    save_config,
+)
 from lmu_asr.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +44,15 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_bad_override(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(None, [override])
+
+
+@pytest.mark.parametrize("value", ["[{}]", "[null]", "[[]]"])
+def test_a_list_takes_plain_values_alone(value: str) -> None:
+    keys = [option.key for option in options() if isinstance(option.default, list)]
+    assert "corpus.test" in keys and "model.thetas" in keys
+    for key in keys:
+        with pytest.raises(ConfigError, match=key):
+            load_config(None, [f"{key}={value}"])
 
 
 def test_a_limit_names_the_file_or_the_override_that_broke_it(tmp_path: Path) -> None:
