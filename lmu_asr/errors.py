@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 
 LONGEST_LINE, MOST_LINES = 1000, 200  # of a message: it may quote a file of one huge line
 
@@ -11,7 +13,7 @@ class LmuAsrError(Exception):
     """Base of all errors of the package: the message says what, where, both values, and what to do.
 
     What a message quotes of a file is shortened, and its control characters are shown as escapes,
-    so that a hostile file cannot write to the terminal.
+    so that a hostile file cannot write to the terminal; bytes of a name that are not UTF-8 as ``%XX``.
     """
 
     def __str__(self) -> str:
@@ -27,11 +29,41 @@ def _shown(line: str) -> str:
         line = f"{line[:half]} [{len(line) - 2 * half} characters] {line[-half:]}"
     if line.isprintable():
         return line
-    return "".join(c if c == "\t" or ord(c) >= 0xA0 else _escaped(c) for c in line)
+    return "".join(map(_escaped, line))
 
 
 def _escaped(character: str) -> str:
-    return character if character.isprintable() else ascii(character)[1:-1]
+    if is_surrogate(character):
+        return percent(character)
+    is_kept = character == "\t" or ord(character) >= 0xA0 or character.isprintable()
+    return character if is_kept else ascii(character)[1:-1]
+
+
+def is_surrogate(character: str) -> bool:
+    """Whether a character stands for what is not UTF-8, as in a file's name."""
+    return "\ud800" <= character <= "\udfff"
+
+
+def percent(character: str) -> str:
+    """Return ``%`` and two hexadecimal digits a byte; of a byte that is not UTF-8, that byte."""
+    of_a_name = "\udc80" <= character <= "\udcff"  # Python's ``surrogateescape``
+    data = character.encode("utf-8", "surrogateescape" if of_a_name else "surrogatepass")
+    return "".join(f"%{byte:02X}" for byte in data)
+
+
+def show_names_on(stream: object) -> None:
+    """Make a text stream write what is not UTF-8 in names as ``%XX``, as messages and lists do."""
+    if isinstance(stream, io.TextIOWrapper):
+        codecs.register_error("percent", _percent_error)
+        stream.reconfigure(errors="percent")
+
+
+def _percent_error(error: UnicodeError) -> tuple[str, int]:
+    """Of what another encoding lacks, an escape of Python."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    found = error.object[error.start : error.end]
+    return "".join(percent(c) if is_surrogate(c) else ascii(c)[1:-1] for c in found), error.end
 
 
 class ConfigError(LmuAsrError):

@@ -10,12 +10,16 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from lmu_asr.errors import show_names_on
+
 T = TypeVar("T")
 LOG_EVERY_SECONDS = 10.0
 
 
 def setup_logging(level: int = logging.INFO) -> None:
-    """Log to standard error with time stamps, once per process."""
+    """Log to standard error with time stamps, once per process; show names that are not UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        show_names_on(stream)
     logging.basicConfig(
         level=level,
         format="%(asctime)s %(levelname)s %(message)s",

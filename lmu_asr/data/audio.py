@@ -142,15 +142,16 @@ def _libsndfile(path: str | Path, end: int) -> Iterator[soundfile.SoundFile | No
     except soundfile.SoundFileError:
         stream = None
     with stream or contextlib.nullcontext():
+        is_mp3 = stream is not None and stream.format == "MP3"
         if is_streamed_rf64(path):
             with open(path, "rb", 0) as raw, soundfile.SoundFile(_AsRiff(raw)) as riff:
                 yield riff
-        elif stream is None or _is_for_ffmpeg(stream):
+        elif stream is None or _is_for_ffmpeg(stream, is_mp3):
             yield None
-        elif stream.format == "MP3" and (tag := tag_of_first_part(path)):
+        elif is_mp3 and (tag := tag_of_first_part(path)):
             with open(path, "rb", 0) as raw, soundfile.SoundFile(_untagged(raw, tag)) as parts:
                 yield parts
-        elif stream.format == "MP3" and not 0 <= end <= stream.frames:
+        elif is_mp3 and not 0 <= end <= stream.frames:
             # libsndfile reads no further than the length that it estimates
             with open(path, "rb", 0) as raw, soundfile.SoundFile(Unsized(raw)) as counted:
                 yield counted
@@ -158,12 +159,12 @@ def _libsndfile(path: str | Path, end: int) -> Iterator[soundfile.SoundFile | No
             yield stream
 
 
-def _is_for_ffmpeg(stream: soundfile.SoundFile) -> bool:
+def _is_for_ffmpeg(stream: soundfile.SoundFile, is_mp3: bool) -> bool:
     """Whether libsndfile opens a file, but does not know its length."""
     if not 0 < stream.frames < UNKNOWN_LENGTH or stream.samplerate <= 0:
         return True
     # of MP3 in WAV it takes an estimate for the length
-    return stream.format != "MP3" and stream.subtype.startswith("MPEG_LAYER")
+    return not is_mp3 and stream.subtype.startswith("MPEG_LAYER")
 
 
 def _untagged(raw: io.FileIO, tag_at: int) -> Untagged:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 
+from lmu_asr.errors import percent
+
 
 def escaped(text: str, keep: str = "") -> str:
     """Replace what could break a line or a field by ``%`` and two hexadecimal digits a byte.
@@ -17,15 +19,9 @@ def escaped(text: str, keep: str = "") -> str:
     """
     if text.isascii() and text.isprintable() and not {" ", "%"} & set(text):
         return text
-    return "".join(c if c in keep or not _breaks(c) else _percent(c) for c in text)
+    return "".join(c if c in keep or not _breaks(c) else percent(c) for c in text)
 
 
 def _breaks(character: str) -> bool:
     is_control = unicodedata.category(character) in ("Cc", "Cs", "Zs", "Zl", "Zp")
     return character == "%" or character.isspace() or is_control
-
-
-def _percent(character: str) -> str:
-    of_a_name = "\udc80" <= character <= "\udcff"  # one byte that is not UTF-8
-    data = character.encode("utf-8", "surrogateescape" if of_a_name else "surrogatepass")
-    return "".join(f"%{byte:02X}" for byte in data)

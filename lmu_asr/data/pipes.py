@@ -38,7 +38,7 @@ from lmu_asr.config import CorpusConfig
 from lmu_asr.data.audio import read_audio, recording_from_file
 from lmu_asr.data.mono import INT16_SCALE, LARGEST_INT16_PEAK, LARGEST_PEAK, SCALED
 from lmu_asr.data.scratch import Scratch
-from lmu_asr.errors import DataError
+from lmu_asr.errors import DataError, is_surrogate, percent
 from lmu_asr.files import atomic_path, fingerprint
 
 T = TypeVar("T")
@@ -344,7 +344,8 @@ def _last_line(path: Path) -> str:
 
 def _shown(text: str) -> str:
     """A text of others on one line, without control characters."""
-    text = "".join(c if c.isprintable() else " " for c in text)
+    shown = (percent(c) if is_surrogate(c) else " " if not c.isprintable() else c for c in text)
+    text = "".join(shown)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 

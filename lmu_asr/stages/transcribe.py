@@ -2,7 +2,7 @@
 
 Runs by hand after stage 4: lmu-asr transcribe --config exp/mini/default/config.yaml
 FILE.wav [FILE...]. Any format that libsndfile or FFmpeg reads, video too, any sample rate, any number
-of channels. In names, control characters, bytes that are not UTF-8 and % are written as %XX, in the
+of channels; - is standard input, and a named pipe is read to its end. In names, control characters, bytes that are not UTF-8 and % are written as %XX, in the
 CTM blanks too. A silent file has a line without text; one that cannot be read is named on standard
 error, the others are done, and the status is 1.
 """
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from lmu_asr.config import Config
 from lmu_asr.config_files import load_config
 from lmu_asr.data.ids import escaped
+from lmu_asr.data.piped_file import STDIN, regular_file
 from lmu_asr.errors import ConfigError, DataError, LmuAsrError, ModelError
 from lmu_asr.guard import end_quietly
 from lmu_asr.progress import setup_logging
@@ -35,7 +36,13 @@ def make_parser(prog: str = PROG) -> ArgumentParser:
     """Command line of the transcription."""
     parser = ArgumentParser(prog=prog, description=__doc__, allow_abbrev=False)
     add_common_arguments(parser)
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="audio file")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        type=_input,
+        metavar="FILE",
+        help="audio file; - for standard input. What comes through a pipe is first kept in TMPDIR",
+    )
     parser.add_argument("--method", default="", help="search (the last of decode.methods)")
     parser.add_argument("--ctm", type=Path, default=None, help="write word times to this file")
     parser.add_argument(
@@ -70,6 +77,12 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     return 0 if len(found) == len(set(args.files)) else 1
 
 
+def _input(text: str) -> Path:
+    """The path of a file; ``./-`` is a file of this name, not standard input."""
+    path = Path(text)
+    return path.absolute() if text != STDIN and str(path) == STDIN else path
+
+
 def _check_ctm(ctm: Path, files: Sequence[Path]) -> None:
     """Refuse to write over audio: ``--ctm a.wav b.wav`` is easily written for two inputs.
 
@@ -96,7 +109,8 @@ def _transcribe(transcriber: Transcriber, files: Sequence[Path]) -> dict[Path, T
     found = {}
     for path in files:
         try:
-            found[path] = transcriber.transcribe(path)
+            with regular_file(path) as file:
+                found[path] = transcriber.transcribe(file)
         except (DataError, ModelError) as error:
             print(f"transcribe: not transcribed: {error}", file=sys.stderr)
         except (RuntimeError, MemoryError) as error:

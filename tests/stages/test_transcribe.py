@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import io
+import os
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -303,3 +307,76 @@ def test_word_times_are_not_written_over_audio(
         capsys.readouterr().err
     )
     assert (tmp_path / name).read_bytes() == b"a recording"
+
+
+def test_bytes_of_a_name_are_shown_in_one_way(
+    decoded: Experiment, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    bad, long = tmp_path / "bad\udce9.wav", tmp_path / "long\udce9.wav"
+    bad.write_text("no audio")
+    long.write_bytes(decoded.files[0].read_bytes())
+    assert decoded.transcribe("--set", "features.max_duration=1", files=[bad, long]) == 1
+    found = capsys.readouterr()
+    assert f"not transcribed: {tmp_path}/bad%E9.wav: not readable" in found.err
+    assert found.out.startswith(f"{tmp_path}/long%E9.wav\t")
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.m4a"])
+def test_standard_input_and_named_pipes_are_read(
+    decoded: Experiment,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
+) -> None:
+    file, fifo = tmp_path / name, tmp_path / "fifo"
+    samples, rate = soundfile.read(decoded.files[0], always_2d=True)
+    if name == "a.m4a":
+        encode(file, [samples.T], rate, "alac")
+    else:
+        soundfile.write(file, samples, rate)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
+    os.mkfifo(fifo)
+    writer = threading.Thread(target=lambda: fifo.write_bytes(file.read_bytes()))
+    writer.start()
+    ctm = tmp_path / "words.ctm"
+    paths = [Path("-"), fifo, file]
+    assert decoded.transcribe("--method", "HLG", "--ctm", ctm, files=paths) == 0
+    writer.join()
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [name for name, _ in lines] == ["-", str(fifo), str(file)]
+    assert len({text for _, text in lines}) == 1 and lines[0][1]
+    assert {line.split()[0] for line in read_lines(ctm)} == {"-", str(fifo), str(file)}
+    gc.collect()
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_what_cannot_be_read_of_a_pipe_is_named(
+    decoded: Experiment, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = decoded.files[0].read_bytes()
+    for data, reason in ((whole[:-1000], "cut short: "), (b"", "empty file"), (b"hello", "not r")):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+        assert decoded.transcribe(files=[Path("-")]) == 1
+        assert f"not transcribed: -: {reason}" in capsys.readouterr().err
+    monkeypatch.setattr("lmu_asr.data.piped_file.MOST_BYTES", 1000)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(whole)))
+    assert decoded.transcribe(files=[Path("-")]) == 1
+    assert "not transcribed: -: more than 0 GiB came" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin", None)
+    assert decoded.transcribe(files=[Path("-")]) == 1
+    assert "not transcribed: -: standard input is closed" in capsys.readouterr().err
+
+
+def test_a_file_of_the_name_of_standard_input(
+    decoded: Experiment,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-").write_bytes(decoded.files[0].read_bytes())
+    directories = ["--data-dir", f"{decoded.root}/data", "--exp-dir", f"{decoded.root}/exp"]
+    assert stage.main(["--config", str(decoded.config), *directories, "./-"]) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path}/-\t")
