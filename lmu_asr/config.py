@@ -25,8 +25,9 @@ def opt(default: Any, help: str, **limits: Any) -> Any:
 
 # A name that becomes a part of a path: it can neither lead out of its directory nor look like an option.
 NAME = {
-    "pattern": r"\w[\w.+,=@ -]{0,99}",
-    "want": "a name of letters, digits and . _ - + that begins with a letter or a digit",
+    "pattern": r"\w([\w.+,=@ -]{0,98}[\w.+,=@-])?",
+    "want": "a name of letters, digits, blanks and . , _ - + = @ that begins with a letter or a digit and "
+    "does not end in a blank",
 }
 NAME_OR_EMPTY = {**NAME, "pattern": f"({NAME['pattern']})?"}
 

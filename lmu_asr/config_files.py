@@ -3,7 +3,8 @@
 A variant is one YAML file with a ``base:`` list of files that it builds on. Unknown keys, wrong
 types and values out of range raise :class:`ConfigError` naming the file, the key and the closest
 known one. The resolved configuration is written beside everything it made. A value is text or a
-number and nothing else: ``${...}`` is never looked up, neither in a file nor in ``--set``.
+number and nothing else: ``${...}`` is never looked up, neither in a file nor in ``--set``. Where an
+option is text, a value stays as it is written: ``0123``, ``1e3`` and ``no`` are texts there.
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lmu_asr.config import Config, Option, options
 from lmu_asr.errors import ConfigError
 from lmu_asr.files import atomic_write_text
-from lmu_asr.yaml_files import parse_yaml, read_yaml
+from lmu_asr.yaml_files import dump_yaml, parse_yaml, read_yaml
 
 MOST_BASES = 50  # files that one variant builds on, counted each time they are named
 # A private character keeps OmegaConf from reading more than text: it would look up what stands in
@@ -70,8 +70,7 @@ def override_keys(overrides: Sequence[str]) -> set[str]:
 
 def config_from_dict(values: dict[str, Any], source: str) -> Config:
     """Build a configuration from nested dictionaries; ``source`` names them in errors."""
-    _check_keys(values, source)
-    return _checked(_merge(_structured(), values, source), source)
+    return _checked(_merge(_structured(), _known_keys(values, source), source), source)
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
@@ -81,9 +80,7 @@ def config_to_dict(config: Config) -> dict[str, Any]:
 
 def save_config(config: Config, path: str | Path) -> None:
     """Write the resolved configuration as YAML, atomically."""
-    atomic_write_text(
-        path, yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True)
-    )
+    atomic_write_text(path, dump_yaml(config_to_dict(config)))
 
 
 @functools.cache
@@ -106,11 +103,10 @@ def _sources(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, dict[st
     """Yield the bases of ``path`` first, then its own values."""
     if path in seen:
         raise ConfigError(f"{path}: base files form a circle: {' -> '.join(map(str, seen))}")
-    values = _read_values(path)
+    values = _read_values(path, f" (base of {seen[-1]})" if seen else "")
     for base in _bases(values.pop("base", None), path):
         yield from _sources((path.parent / base).resolve(), (*seen, path))
-    _check_keys(values, str(path))
-    yield path, values
+    yield path, _known_keys(values, str(path))
 
 
 def _bases(value: Any, path: Path) -> list[str]:
@@ -123,16 +119,16 @@ def _bases(value: Any, path: Path) -> list[str]:
     return bases
 
 
-def _read_values(path: Path) -> dict[str, Any]:
+def _read_values(path: Path, named: str = "") -> dict[str, Any]:
     try:
         found = path.is_file()
     except OSError as error:  # a name that is too long
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     if not found:
         near = difflib.get_close_matches(path.stem, [p.stem for p in path.parent.glob("*.yaml")])
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"{path}: no such configuration{hint}")
-    values = read_yaml(path, ConfigError)
+        hint = f"; did you mean {near[0]}.yaml?" if near else ""
+        raise ConfigError(f"{path}: no such configuration{named}{hint}")
+    values = read_yaml(path, ConfigError, _texts())
     if not isinstance(values, dict) and values is not None:
         raise ConfigError(f"{path}: want a mapping of keys to values")
     return values or {}
@@ -143,11 +139,16 @@ def _parse_override(override: str) -> dict[str, Any]:
     key, sep, text = override.partition("=")
     if not sep or not key:
         raise ConfigError(f"--set {override}: want key=value")
-    _check_keys({key: None}, "--set")
+    kinds = {option.key: option.type for option in _options()}
+    if key not in kinds:
+        raise _no_option(key, text, "--set")
     quoted = text[:1] in ("'", '"') or text in ("null", "~")
     value: Any = text  # as it stands: 2024_01 is a name, no number
-    if quoted or next(o.type for o in _options() if o.key == key) != "str":
-        value = parse_yaml(text, f"--set {override}", ConfigError)
+    if quoted or kinds[key] != "str":
+        texts = ("",) if key in _texts() else ()
+        value = parse_yaml(text, f"--set {override}", ConfigError, texts)
+    if value is None:
+        raise ConfigError(f"--set {override}: {_no_value(kinds[key])}")
     for part in reversed(key.split(".")):
         value = {part: value}
     return cast("dict[str, Any]", value)
@@ -205,18 +206,60 @@ def _options() -> tuple[Option, ...]:
     return tuple(options())
 
 
-def _check_keys(values: dict[str, Any], source: str, prefix: str = "") -> None:
-    known = [option.key for option in _options()]
-    sections = {key.split(".")[0] for key in known if "." in key}
+@functools.cache
+def _texts() -> frozenset[str]:
+    """Keys of texts and of lists of texts."""
+    return frozenset(o.key for o in _options() if o.type in ("str", "list[str]"))
+
+
+def _known_keys(values: dict[str, Any], source: str, prefix: str = "") -> dict[str, Any]:
+    """Return nested values without empty sections.
+
+    Raises:
+        ConfigError: an unknown key, a section that is none, an option without a value.
+    """
+    kinds = {option.key: option.type for option in _options()}
+    found = {}
     for key, value in values.items():
         full = f"{prefix}{key}"
-        if full in sections and isinstance(value, dict):
-            _check_keys(value, source, f"{full}.")
-        elif full not in known:
-            hint = _closest(full, [*known, *sections])
-            raise ConfigError(
-                f"{source}: unknown key '{full}'" + (f"; did you mean '{hint}'?" if hint else "")
-            )
+        if full in _sections() and value is None:  # all its lines may be comments
+            continue
+        if full in _sections() and isinstance(value, dict):
+            value = _known_keys(value, source, f"{full}.")
+        elif full not in kinds or "." in str(key):
+            raise _no_option(full, value, source)
+        elif value is None:
+            raise ConfigError(f"{source}: {full}: {_no_value(kinds[full])}")
+        found[key] = value
+    return found
+
+
+@functools.cache
+def _sections() -> frozenset[str]:
+    return frozenset(option.key.split(".")[0] for option in _options() if "." in option.key)
+
+
+def _no_option(key: str, value: Any, source: str) -> ConfigError:
+    """The error of a key that is no option as it stands."""
+    known = [option.key for option in _options()]
+    if key in known:  # dotted, in a file
+        section, _, name = key.partition(".")
+        return ConfigError(f"{source}: '{key}' stands nested in a file: {section}: {{{name}: ...}}")
+    if key in _sections():
+        first = next(k for k in known if k.startswith(f"{key}."))
+        want = f"{first}=..." if source == "--set" else f"{key}: {{{first.partition('.')[2]}: ...}}"
+        return ConfigError(
+            f"{source}: {key}={value!r:.100}: '{key}' is a section; name an option in it: {want}"
+        )
+    hint = _closest(key, [*known, *_sections()])
+    return ConfigError(
+        f"{source}: unknown key '{key}'" + (f"; did you mean '{hint}'?" if hint else "")
+    )
+
+
+def _no_value(kind: str) -> str:
+    empty = ", or write '' for an empty text" if kind == "str" else ""
+    return f"no value; leave the option out to keep its default{empty}"
 
 
 def _closest(key: str, known: Sequence[str]) -> str | None:
@@ -248,6 +291,10 @@ def _check_value(option: Option, value: Any, source: str) -> None:
     where = f"{source}{' ' if source == '--set' else ': '}{option.key}={shown}"
     if value is None or isinstance(value, (dict, list)):
         raise ConfigError(f"{where}: want a plain value")  # in a list, OmegaConf takes {} for one
+    if isinstance(value, str) and (half := _half_pair(option, value)):
+        raise ConfigError(
+            f"{where}: {half!a} is half of a surrogate pair, no character: want text in UTF-8"
+        )
     if "choices" in limits and value not in limits["choices"]:
         near = difflib.get_close_matches(str(value), [str(c) for c in limits["choices"]], n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
@@ -260,3 +307,12 @@ def _check_value(option: Option, value: Any, source: str) -> None:
         raise ConfigError(f"{where}: below the least allowed, {limits['min']}")
     if "max" in limits and value > limits["max"]:
         raise ConfigError(f"{where}: above the most allowed, {limits['max']}")
+
+
+def _half_pair(option: Option, value: str) -> str:
+    """Half of a surrogate pair in a text; in the name of a file some stand for bytes that are not UTF-8."""
+    names_a_file = option.path is not None or option.key == "overrides"
+    found = re.search(
+        r"[\ud800-\udc7f\udd00-\udfff]" if names_a_file else r"[\ud800-\udfff]", value
+    )
+    return found[0] if found else ""

@@ -39,6 +39,12 @@ ROOT = Path(__file__).resolve().parents[1]
         ("train.lr=-1", "^--set train.lr=-1.0: below"),
         ("train.lr=[", "^--set train.lr=\\[: [^\\n]*$"),
         ("decode.tag=a/b", "^--set decode.tag=a/b: "),
+        (
+            "model=5",
+            "^--set: model='5': 'model' is a section; name an option in it: model.encoder=",
+        ),
+        ("lm.text=null", "^--set lm.text=null: no value; .*write '' for an empty text"),
+        ("seed=", "^--set seed=: no value; leave the option out to keep its default$"),
     ],
 )
 def test_bad_override(override: str, message: str) -> None:
@@ -67,7 +73,22 @@ def test_a_limit_names_the_file_or_the_override_that_broke_it(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "name",
-    ["..", ".", ".x", "-x", "a/b", "../a", "/a", "a\nb", "a\0b", "a\\b", "a\u2028b", "a" * 101],
+    [
+        "..",
+        ".",
+        ".x",
+        "-x",
+        "a/b",
+        "../a",
+        "/a",
+        "a\nb",
+        "a\0b",
+        "a\\b",
+        "a\u2028b",
+        "a" * 101,
+        "a ",
+        " ",
+    ],
 )
 @pytest.mark.parametrize("key", ["variant", "corpus.id", "corpus.train", "corpus.dev"])
 def test_no_name_leads_out_of_its_directory(name: str, key: str) -> None:
@@ -111,6 +132,11 @@ def test_bases_come_first(tmp_path: Path) -> None:
         ("a: [", "not valid YAML"),
         ("base: [c.yaml]", "circle"),
         ("base: [other.yml]", "other.yml: no such configuration"),
+        ("base: c", r"/c: no such configuration \(base of .*c.yaml\); did you mean c.yaml\?"),
+        ("model.dim: 64", r"c.yaml: 'model.dim' stands nested in a file: model: \{dim: \.\.\.\}"),
+        ("model: 5", r"c.yaml: model=5: 'model' is a section; .*: model: \{encoder: \.\.\.\}"),
+        ("model: {model.dim: 5}", "unknown key 'model.model.dim'; did you mean 'model.dim'"),
+        ("lm: {text: }", "c.yaml: lm.text: no value; leave"),
         ("train: {lr: -1}", "c.yaml: train.lr=-1.0"),
         ("decode: {tag: a/b}", r"c.yaml: decode.tag=a/b: want \[A-Za"),
     ],
@@ -120,6 +146,11 @@ def test_bad_file(tmp_path: Path, text: str, message: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_config(path)
+
+
+def test_a_section_may_be_empty(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("model:\n  # dim: 64\ntrain: {epochs: 3}\n")
+    assert load_config(tmp_path / "c.yaml") == load_config(None, ["train.epochs=3"])
 
 
 def test_saved_configuration_is_the_same(tmp_path: Path) -> None:
