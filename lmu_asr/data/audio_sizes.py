@@ -1,6 +1,7 @@
 """Bytes that a header promises: libsndfile passes over in silence that a file ends early.
 
-Known are WAV, RF64, AIFF, AIFF-C, AU, CAF, W64 and NIST SPHERE, whose headers are exact for every codec.
+Known are WAV, RF64, AIFF, AIFF-C, 8SVX, AU, CAF, W64, NIST SPHERE, Matroska, WebM and AVI, whose headers
+are exact for every codec.
 A size that the writer did not know, as into a pipe, promises nothing.
 """
 
@@ -21,6 +22,7 @@ LARGEST_SIZE = 1 << 62  # of 64 bits; what is larger, or negative, is no size
 MOST_CHUNKS = 1000
 FORMS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM")
 MAGIC_BYTES = 12  # from which files of one format are told to begin alike
+EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # Matroska, WebM
 W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 SPHERE_MAGIC, MOST_HEADER_BYTES = b"NIST_1A\n", 1 << 20
 
@@ -45,8 +47,10 @@ def refuse_cut_short(path: str | Path, reads_chains: bool = False) -> None:
         wanted = _promised(stream, start)
         if wanted > size:
             raise DataError(f"{path}: cut short: {size} bytes, its header says {wanted}")
-        if wanted and wanted + MAGIC_BYTES < size:
+        # of Matroska, FFmpeg reads all that cat joined
+        if wanted and wanted + MAGIC_BYTES < size and start[:4] != EBML:
             _refuse_second(stream, path, start, wanted)
+            _refuse_samples_behind(stream, path, start, wanted, size)
 
 
 def is_streamed_rf64(path: str | Path) -> bool:
@@ -69,8 +73,13 @@ def _promised(stream: IO[bytes], start: bytes) -> int:
     magic, kind = start[:4], start[8:12]
     if magic in FORMS[:4] and kind == b"WAVE":
         return _chunks_size(stream, ">" if magic == b"RIFX" else "<", start, b"data")
-    if magic == b"FORM" and kind in (b"AIFF", b"AIFC"):
-        return _chunks_size(stream, ">", start, b"SSND")
+    if magic == b"FORM":
+        return _chunks_size(stream, ">", start, b"BODY" if kind in (b"8SVX", b"16SV") else b"SSND")
+    if magic == b"RIFF" and kind == b"AVI ":
+        whole = struct.unpack("<I", start[4:8])[0]
+        return 0 if _is_streamed(whole) else 8 + int(whole)
+    if magic == EBML:
+        return _matroska_size(stream)
     if magic in (b".snd", b"dns."):
         begin, size = struct.unpack(
             ">II" if magic == b".snd" else "<II", start[4:12].ljust(8, b"\0")
@@ -87,8 +96,7 @@ def _refuse_second(stream: IO[bytes], path: str | Path, first: bytes, end: int) 
     """Refuse ``cat a.wav b.wav``: the same magic where the header says that the file ends."""
     is_form = first[:4] in FORMS  # after their magic comes a size
     parts = (slice(0, 4), slice(8, 12)) if is_form else (slice(0, 4),)
-    whole = struct.unpack("<I" if first[:4] == b"RIFF" else ">I", first[4:8])[0]
-    for place in {end, end + end % 2, 8 + whole if is_form else end}:
+    for place in (end, end + end % 2, _form_size(first) if is_form else end):
         stream.seek(place)
         after = stream.read(MAGIC_BYTES)
         if len(after) == MAGIC_BYTES and all(first[part] == after[part] for part in parts):
@@ -96,6 +104,31 @@ def _refuse_second(stream: IO[bytes], path: str | Path, first: bytes, end: int) 
                 f"{path}: not readable as audio: a second file begins at byte {place}, and the decoder "
                 "would not go on there: join files with sox or ffmpeg instead of cat"
             )
+
+
+def _refuse_samples_behind(
+    stream: IO[bytes], path: str | Path, first: bytes, end: int, size: int
+) -> None:
+    """Refuse a chunk of samples that ends too early: no other follows, but the whole goes on."""
+    if first[:4] not in FORMS or _form_size(first) != size:
+        return
+    stream.seek(end)
+    after = stream.read(MAGIC_BYTES)
+    # some writers leave out the byte that makes a size even, some fill a block with zeros
+    if after.strip(b"\0") and not _is_name(after[:4]) and not _is_name(after[end % 2 :][:4]):
+        raise DataError(
+            f"{path}: cut short or damaged: its samples end at byte {end} by their chunk, the whole at "
+            f"byte {size}, and no chunk follows"
+        )
+
+
+def _form_size(first: bytes) -> int:
+    order = "<I" if first[:4] in (b"RIFF", b"RF64", b"BW64") else ">I"
+    return 8 + int(struct.unpack(order, first[4:8])[0])
+
+
+def _is_name(text: bytes) -> bool:
+    return text.isascii() and text.decode().isprintable()
 
 
 def _chunks_size(stream: IO[bytes], order: str, start: bytes, wanted: bytes) -> int:
@@ -158,6 +191,28 @@ def _w64_size(stream: IO[bytes]) -> int:
             return place + int(size)
         place += size + -size % 8
     return 0
+
+
+def _matroska_size(stream: IO[bytes]) -> int:
+    """Bytes up to the end of the first segment of Matroska, 0 where it was written to a pipe."""
+    stream.seek(len(EBML))
+    size = _matroska_number(stream)
+    if size is None:
+        return 0
+    stream.seek(size, os.SEEK_CUR)
+    if stream.read(len(SEGMENT)) != SEGMENT or (size := _matroska_number(stream)) is None:
+        return 0
+    return stream.tell() + size
+
+
+def _matroska_number(stream: IO[bytes]) -> int | None:
+    """A number of as many bytes as its first one says; None where all bits are set: not known."""
+    first = stream.read(1)
+    if not first or not first[0]:
+        return None
+    length = 9 - first[0].bit_length()
+    value = int.from_bytes(first + stream.read(length - 1), "big") & ((1 << 7 * length) - 1)
+    return None if value == (1 << 7 * length) - 1 else value
 
 
 def _sphere_size(stream: IO[bytes], start: bytes) -> int:

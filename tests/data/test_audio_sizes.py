@@ -10,6 +10,7 @@ import soundfile
 
 from lmu_asr.data.audio import read_audio, recording_from_file, with_counted_length
 from lmu_asr.errors import DataError
+from tests.data.encoded import encode
 from tests.data.speech import RATE, noise
 
 # format of libsndfile: samples, subtype
@@ -43,6 +44,32 @@ def test_what_ends_before_its_header_says_is_refused(tmp_path, kind, subtype, na
             recording_from_file(tmp_path / name, "a")
         with pytest.raises(DataError, match="cut short"):  # of a manifest of Lhotse
             with_counted_length(recording)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mka", "pcm_s16le"), ("a.webm", "libopus")])
+def test_matroska_is_exact_unless_it_is_of_a_pipe(tmp_path, name, codec):
+    path = tmp_path / name
+    data = encode(path, [noise(1.0, rate=48000).T], 48000, codec).read_bytes()
+    count = recording_from_file(path, "a").num_samples
+    path.write_bytes(data[:-1])
+    with pytest.raises(DataError, match=f"{len(data) - 1} bytes, its header says {len(data)}"):
+        recording_from_file(path, "a")
+    path.write_bytes(data + data)  # FFmpeg reads both
+    assert abs(recording_from_file(path, "a").num_samples - 2 * count) < 1000
+    place = data.index(b"\x18\x53\x80\x67") + 4
+    path.write_bytes(data[:place] + b"\x01" + b"\xff" * 7 + data[place + 8 : -1])
+    assert count - 1000 < recording_from_file(path, "a").num_samples <= count
+
+
+def test_avi_and_8svx_are_exact(tmp_path):
+    soundfile.write(tmp_path / "a.svx", noise(0.5), RATE, format="SVX", subtype="PCM_16")
+    encode(tmp_path / "a.avi", [noise(0.5).T], RATE, "pcm_s16le")
+    for name in ("a.svx", "a.avi"):
+        data = (tmp_path / name).read_bytes()
+        assert recording_from_file(tmp_path / name, "a").num_samples == 8000
+        (tmp_path / name).write_bytes(data[: len(data) // 2])
+        with pytest.raises(DataError, match=rf"{len(data) // 2} bytes, its header says \d"):
+            recording_from_file(tmp_path / name, "a")
 
 
 @pytest.mark.parametrize("endian", ["BIG", "LITTLE"])
@@ -90,6 +117,15 @@ def test_chunks_behind_the_samples_and_compressed_sphere_are_no_loss(tmp_path):
     head = data[:1024].replace(b"sample_coding -s3 pcm\n", coding)[:1024]
     (tmp_path / "a").write_bytes(head + data[1024:5000])
     with pytest.raises(DataError, match="decoder of shorten"):  # FFmpeg reads it
+        recording_from_file(tmp_path / "a", "a")
+
+
+@pytest.mark.parametrize(("kind", "place"), [("WAV", 41), ("AIFF", 44)])
+def test_a_size_that_leaves_samples_behind_it_is_refused(tmp_path, kind, place):
+    data = bytearray(write(tmp_path / "a", kind))
+    data[place] ^= 4
+    (tmp_path / "a").write_bytes(data)
+    with pytest.raises(DataError, match=f"samples end at byte .*, the whole at byte {len(data)}"):
         recording_from_file(tmp_path / "a", "a")
 
 
