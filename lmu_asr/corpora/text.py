@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
+from html.entities import html5
 
 from lmu_asr.data.text_rule import Step, TextRule
 
@@ -27,10 +29,17 @@ _SOUNDS = (
     "applause|breath|breathing|cough|coughs|coughing|cross-?talk|inaudible|indistinct|laugh|laughs|"
     "laughing|laughter|music|noise|pause|sigh|sighs|silence|unclear|unintelligible"
 )
+# a tag in < > that holds blanks has a letter on one side at the most: a<b and c>d is no tag
+_IN_ANGLES = r"<(?=\S)[^<>]{1,60}(?<=\S)>"
 _TAG = re.compile(
-    rf"\[[^\[\]]{{1,60}}\]|\{{[^{{}}]{{1,60}}\}}|<(?=\S)[^<>]{{1,60}}(?<=\S)>|\((?:{_SOUNDS})\)",
+    rf"\[[^\[\]]{{1,60}}\]|\{{[^{{}}]{{1,60}}\}}|【[^【】]{{1,60}}】|〔[^〔〕]{{1,60}}〕|〖[^〖〗]{{1,60}}〗"
+    rf"|<[^<>\s]{{1,60}}>|(?<!\w){_IN_ANGLES}|{_IN_ANGLES}(?!\w)|\((?:{_SOUNDS})\)"
+    rf"|(?<!\w)\+\+[^\s+]{{1,60}}\+\+(?!\w)|(?<!\w)%(?:hesitation|{_SOUNDS})(?!\w)",
     re.IGNORECASE,
 )
+_DEEPEST_TAG = 10  # tags in tags
+_MAY_HOLD_TAGS = re.compile(r"[\[{<(【〔〖%]|\+\+")  # few texts do: quicker to ask first
+_ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,30});")
 
 
 def normalize_english(text: str) -> str:
@@ -103,7 +112,36 @@ def _narrow(text: str) -> str:
 
 
 def _drop_tags(text: str) -> str:
-    return _TAG.sub(" ", text)
+    if not _MAY_HOLD_TAGS.search(text):
+        return text
+    for _ in range(_DEEPEST_TAG):  # from the inner to the outer: [a [b] c]
+        text, count = _TAG.subn(" ", text)
+        if not count:
+            break
+    return text
+
+
+def _tags(text: str) -> list[str]:
+    """The tags that :func:`_drop_tags` takes out; an outer one without those in it."""
+    found: list[str] = []
+    for _ in range(_DEEPEST_TAG):
+        tags = _TAG.findall(text)
+        if not tags:
+            break
+        found += map(_blanks, tags)
+        text = _TAG.sub(" ", text)
+    return found
+
+
+def _characters_of_entities(text: str) -> str:
+    """``&lt;unk&gt;`` is ``<unk>``: the text was taken from a web page."""
+    return _ENTITY.sub(_character_of_entity, text) if "&" in text else text
+
+
+def _character_of_entity(match: re.Match[str]) -> str:
+    if match[0][1] == "#":
+        return html.unescape(match[0])
+    return html5.get(match[0][1:], match[0])  # unescape would take &not of &nothing;
 
 
 def _apostrophes(text: str) -> str:
@@ -129,10 +167,11 @@ def _plain(name: str, case: Step) -> TextRule:
     return TextRule(
         name,
         (
+            Step("HTML entities made characters", _characters_of_entities),
             _BLANKS,
             Step("accents composed (NFC)", _compose),
             Step("full-width and half-width forms made plain", _narrow),
-            Step("tags in brackets dropped", _drop_tags, _TAG.findall),
+            Step("tags in brackets dropped", _drop_tags, _tags),
             Step("typographic apostrophes made plain", _apostrophes),
             case,
             Step("punctuation and symbols dropped", _words, _characters_lost),

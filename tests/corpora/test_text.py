@@ -42,6 +42,16 @@ from lmu_asr.data.text_rule import TextChanges, TextRule
         ("[background noise] (Laughter) (he said) <s>", "he said"),
         ("a < b and c > d", "a b and c d"),
         ("[not closed", "not closed"),
+        ("a<b and c>d", "a b and c d"),
+        ("yes<unk>no <background noise>yes no<loud noise>", "yes no yes no"),
+        ("[a [b] c] x {d [e <f> g] h} [i]]", "x"),
+        ("【音楽】はい〔笑〕 〖x〗 「引用」《书名》", "はい 引用 书名"),
+        ("［笑］ （笑）", "笑"),  # full-width brackets are brackets
+        ("++noise++ yes ++um++, c++11 a++ ++b", "yes c 11 a b"),
+        ("%hesitation yes %Laughter. 5 %of 100% noise %noisy", "yes 5 of 100 noise noisy"),
+        # HTML entities
+        ("&lt;unk&gt; AT&amp;T d&#39;or&#xe9;e &quot;x&quot;&nbsp;y", "at t d'orée x y"),
+        ("R&D; Q&A &nothing; &;", "r d q a nothing"),
         # what stands within words and is no letter of them
         ("co\u00adop \u200fא\u200e", "coop א"),
         ("a\u200bb\u2028c\u0000d", "a b cd"),
@@ -76,6 +86,11 @@ def test_other_rules() -> None:
     text = " Hello\t<unk>,  “WORLD”\u0007\ufeff "
     assert RULES["as_is"](text) == "Hello <unk>, “WORLD”"
     assert RULES["upper"]("don’t [noise] stop.") == "DON'T STOP"
+    assert RULES["upper"]("Straße ŉ") == "STRASSE ʼN"  # as Unicode has it
+    assert (
+        RULES["as_is"]("a<b and c>d &lt;unk&gt; ++x++ 【y】")
+        == "a<b and c>d &lt;unk&gt; ++x++ 【y】"
+    )
 
 
 def test_english_keeps_marks_and_edges() -> None:
@@ -109,6 +124,13 @@ def test_report_of_changes() -> None:
     assert steps["lower case"]["utterances"] == 1
     assert changes.summary().startswith("text (plain): 2 of 3 transcripts changed: ")
     assert "for example b: '[noise] One, two!' -> 'one two'" in changes.summary()
+
+
+def test_tags_in_tags_are_counted_from_the_inner_to_the_outer() -> None:
+    changes = TextChanges(PLAIN)
+    assert changes.apply("a", "[x [y] z] word") == "word"
+    dropped = changes.to_json()["steps"]["tags in brackets dropped"]["dropped"]
+    assert dropped == {"[y]": 1, "[x z]": 1}
 
 
 def test_nothing_changed_is_not_said() -> None:
