@@ -15,6 +15,7 @@ import logging
 import re
 import tarfile
 import tempfile
+import tokenize
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -31,9 +32,18 @@ from lmu_asr.remote import RemoteFile, RemoteFolder, is_remote
 KEYS = ".keys"  # beside the splits' directories: one file a finished shard, of which it tells the origin
 SHAR = "shar"  # storage type of utterances whose features lie in an archive
 ADVICE = "copy it again, or export it again with python -m lmu_asr.data.shar"
+
+
+def _load_npy(data: bytes) -> Any:
+    try:
+        return np.load(io.BytesIO(data), allow_pickle=False)
+    except (SyntaxError, tokenize.TokenError, MemoryError) as error:  # of a damaged header
+        raise ValueError(f"no array: {error}") from error
+
+
 DECODERS: dict[str, Callable[[bytes], Any]] = {
     ".llc": lilcom.decompress,
-    ".npy": lambda data: np.load(io.BytesIO(data), allow_pickle=False),
+    ".npy": _load_npy,
 }
 Member = tuple[int, int, str]  # offset and size in bytes, suffix
 
@@ -179,7 +189,9 @@ def local_marks(split: Path) -> Marks:
     split = split.absolute()  # "." has a name, too
     folder = split.parent / KEYS / split.name
     files = sorted(folder.iterdir()) if folder.is_dir() else []
-    found = {p.name: p.read_text(encoding="utf-8") for p in files if p.name.isdecimal()}
+    found = {
+        p.name: p.read_text(encoding="utf-8", errors="replace") for p in files if p.name.isdecimal()
+    }
     return {name: _mark(text) for name, text in found.items()}
 
 

@@ -122,20 +122,49 @@ def _stored(
     cut: dict[str, Any], name: str, place: int, bins: set[int], address: str
 ) -> dict[str, Any]:
     """Return the cut with its features' place: the archive, and its number in it."""
-    try:
-        bins.add(cut["features"]["num_features"])
-        features = {
-            "num_frames": cut["features"]["num_frames"],
-            "storage_type": SHAR,
-            "storage_path": archive_name(name),
-            "storage_key": str(place),
-        }
-        return {**cut, "features": features, "supervisions": cut.get("supervisions", [])}
-    except (KeyError, TypeError) as error:
+    if fault := _fault(cut):
+        shown = f"cut '{cut['id']}'" if isinstance(cut, dict) and "id" in cut else "a line"
         raise DataError(
-            f"{address}: cut '{cut.get('id')}' of shard {name} has no features; export it with "
+            f"{address}: {shown} of shard {name} has {fault} (line {place + 1}); export it with "
             "python -m lmu_asr.data.shar"
-        ) from error
+        )
+    bins.add(cut["features"]["num_features"])
+    features = {
+        "num_frames": cut["features"]["num_frames"],
+        "storage_type": SHAR,
+        "storage_path": archive_name(name),
+        "storage_key": str(place),
+    }
+    return {**cut, "features": features, "supervisions": cut.get("supervisions") or []}
+
+
+def _fault(cut: Any) -> str | None:
+    """What a line of a list lacks to be a cut with features; None: nothing."""
+    if not isinstance(cut, dict) or not _is_text(cut.get("id")):
+        return "no id"
+    features, segments = cut.get("features"), cut.get("supervisions") or []
+    if not isinstance(features, dict):
+        return "no features"
+    for key in ("num_frames", "num_features"):
+        value = features.get(key)
+        if not isinstance(value, int) or not 0 < value < 1 << 31:
+            return f"no {key} of its features"
+    duration = cut.get("duration")
+    if not isinstance(duration, (int, float)) or not 0 < duration < 1e9:  # NaN is neither
+        return "no duration"
+    texts = [s.get("text") or "" for s in segments if isinstance(s, dict)]
+    if (
+        not isinstance(segments, list)
+        or len(texts) < len(segments)
+        or not all(map(_is_text, texts))
+    ):
+        return "supervisions that are none"
+    return None
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is text that can be written: JSON may hold half a character."""
+    return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 @dataclass(frozen=True)

@@ -229,8 +229,51 @@ def test_lists_that_are_not_whole(shards):
         opened(shards)
     write_shar(shards[0])
     change_cuts(path, lambda lines: [json.dumps({"id": "a", "duration": 1.0})])
-    with pytest.raises(DataError, match=r"cut 'a' of shard 000005 has no features; export"):
+    with pytest.raises(
+        DataError, match=r"cut 'a' of shard 000005 has no features \(line 1\); export"
+    ):
         opened(shards)
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        (3.5, "a line of shard 000005 has no id"),
+        ({"id": "\ud800"}, "has no id"),
+        ({"duration": float("nan")}, "has no duration"),
+        ({"duration": None}, "has no duration"),
+        ({"features": {"num_frames": 1 << 40, "num_features": BINS}}, "no num_frames"),
+        ({"features": {"num_frames": 30}}, "no num_features"),
+        ({"supervisions": ["x"]}, "supervisions that are none"),
+        ({"supervisions": [{"text": 3}]}, "supervisions that are none"),
+    ],
+)
+def test_a_line_that_is_no_cut_is_named(shards, line, fault):
+    def change(lines):
+        changed = {**json.loads(lines[2]), **line} if isinstance(line, dict) else line
+        return [*lines[:2], json.dumps(changed), *lines[3:]]
+
+    change_cuts(shards[0] / "cuts.000005.jsonl.gz", change)
+    with pytest.raises(DataError, match=f"{fault}.*line 3"):
+        opened(shards)
+    assert not shards[2].exists()
+
+
+def test_a_damaged_header_of_an_array_is_named(tmp_path):
+    stored = write_shar(tmp_path / "shar", field="numpy")
+    frames = str(len(stored["utt.000"])).encode()
+    path = tmp_path / "shar/features.000000.tar"
+    path.write_bytes(path.read_bytes().replace(b"(" + frames + b", 8)", b"(" + frames + b", 8i", 1))
+    source = open_shar(str(tmp_path / "shar"), tmp_path / "index", BINS)
+    with pytest.raises(DataError, match=r"features of 'utt.000' cannot be read"):
+        list(build_shar_loader(source, config()))
+
+
+def test_a_mark_that_is_no_text_is_none(shards):
+    marks = shards[0].parent / ".keys/shar"
+    marks.mkdir(parents=True)
+    (marks / "000000").write_bytes(b"\xeb\xff-0000000g")
+    assert len(list(build_shar_loader(opened(shards), config()))) > 3
 
 
 def test_other_features_and_options_that_do_not_fit(shards):

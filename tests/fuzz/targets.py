@@ -18,7 +18,7 @@ from lmu_asr.data.importers import import_data
 from lmu_asr.data.manifests import Manifests
 from lmu_asr.data.validate import validate_and_repair
 from lmu_asr.files import read_json, write_json
-from tests.fuzz import documents, language, packed
+from tests.fuzz import documents, language, packed, shar
 from tests.fuzz.harness import Target
 
 IDS = ("alpha", "beta-1", "gamma_2", "d.elta", "u5")
@@ -201,4 +201,5 @@ TARGETS: dict[str, Callable[[], Target]] = {
     **documents.TARGETS,
     **language.TARGETS,
     **packed.TARGETS,
+    **shar.TARGETS,
 }
