@@ -51,6 +51,23 @@ def text_lines(
         raise error(f"{path}: cannot be read: {fault.strerror or fault}") from fault
 
 
+def language_lines(
+    path: str | Path, error: type[LmuAsrError] = DataError
+) -> Iterator[tuple[int, str]]:
+    """Yield the lines of :func:`text_lines` of a file in which every line is read on its own.
+
+    Raises:
+        error: also for carriage returns within a line, which would make one line of several.
+    """
+    for number, line in text_lines(path, error):
+        if "\r" in line and "\r" in line.strip("\r"):
+            raise error(
+                f"{path}:{number}: a carriage return within the line: lines must end in a line feed; "
+                "convert the file, for example with tr '\\r' '\\n'"
+            )
+        yield number, line
+
+
 def filled_lines(path: Path, longest: int = LONGEST_LINE) -> Iterator[tuple[int, str]]:
     """Yield the lines of :func:`text_lines` that are not blank, under their numbers in the file."""
     return ((n, line) for n, line in text_lines(path, longest=longest) if line.strip())

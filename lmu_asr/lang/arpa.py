@@ -15,8 +15,9 @@ import numpy as np
 
 from lmu_asr.errors import LangError
 from lmu_asr.files import atomic_open
+from lmu_asr.lang.spelling import compose
 from lmu_asr.lang.trie import BOS, EOS, MINUS_INFINITY, UNK, Level, NgramModel
-from lmu_asr.text_lines import text_lines
+from lmu_asr.text_lines import language_lines
 
 log = logging.getLogger(__name__)
 
@@ -107,12 +108,13 @@ class _Reader:
         """Read the whole file."""
         lines = self._lines()
         model = self._parse(lines)
-        for _ in lines:  # to the end: there stands the sum of a compressed file
-            pass
+        rest = sum(bool(line) for line in lines)  # to the end: a compressed file has its sum there
+        if rest:
+            log.warning("%s: %d lines after '\\end\\' are not read", self.path, rest)
         return model
 
     def _lines(self) -> Iterator[str]:
-        for number, line in text_lines(self.path, LangError):
+        for number, line in language_lines(self.path, LangError):
             self.number = number
             yield line.strip(" \t\r")
 
@@ -133,7 +135,7 @@ class _Reader:
             if line == "\\data\\":
                 break
         else:
-            raise self.fail("no '\\data\\' line: this is not an ARPA file")
+            raise self.fail("no '\\data\\' line: this is not an ARPA file", max(self.number, 1))
         counts: list[int] = []
         for line in lines:
             match = _COUNT.match(line)
@@ -223,7 +225,10 @@ class _Reader:
         try:
             return [self.ids[name] for name in names]
         except KeyError as error:
-            raise self.fail(f"word {error} is not among the 1-grams") from None
+            word = error.args[0]
+            form = next((s for s in self.symbols if compose(s) == compose(word)), "")
+            hint = f", which have it in another Unicode form, {form!a} for {word!a}" if form else ""
+            raise self.fail(f"word {word!r} is not among the 1-grams{hint}") from None
 
     def _add_level(
         self, ids: np.ndarray, probs: np.ndarray, backoffs: np.ndarray, numbers: np.ndarray

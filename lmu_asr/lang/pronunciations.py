@@ -12,7 +12,7 @@ from pathlib import Path
 from lmu_asr.errors import LangError
 from lmu_asr.lang.lexicon import Pronunciation
 from lmu_asr.lang.spelling import compose
-from lmu_asr.text_lines import text_lines
+from lmu_asr.text_lines import language_lines
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def _ranked(lines: list[_Line], form: _Format) -> list[Pronunciation]:
 
 
 def _lines(path: str | Path) -> Iterator[_Line]:
-    for number, text in text_lines(path, LangError):
+    for number, text in language_lines(path, LangError):
         fields = compose(_COMMENT.split(text, maxsplit=1)[0]).split()
         if not fields or text.startswith(";;;"):
             continue

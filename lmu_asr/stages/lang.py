@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lmu_asr.errors import DataError
 from lmu_asr.stages.common import Context, Stage, program
-from lmu_asr.text_lines import read_transcripts, text_lines
+from lmu_asr.text_lines import language_lines, read_transcripts
 
 if TYPE_CHECKING:
     from lmu_asr.lang.spelling import Spelling
@@ -64,7 +64,7 @@ def lm_sentences(context: Context, spelling: Spelling | None = None) -> Iterator
         return
     rule = text_rule(context.config.corpus)
     found = False
-    for _, line in text_lines(path):
+    for _, line in language_lines(path):
         if sentence := rule(line):
             found = True
             yield spelling.sentence(sentence) if spelling else sentence

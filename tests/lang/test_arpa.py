@@ -98,6 +98,8 @@ def test_missing_prefixes_change_no_probability(tmp_path: Path) -> None:
         ("-0.2\ta b", "nan\ta b", ":14: log10 probability nan is not finite"),
         ("-0.2\ta b", "0.2\ta b", ":14: log10 probability 0.2 is above 0"),
         ("-0.4\ta\t-0.25", "-0.4\ta\tinf", ":9: back-off inf is not finite"),
+        (GOOD, GOOD.replace("\n", "\r"), ":1: a carriage return within the line"),
+        (GOOD, "", ":1: no '.data.' line: this is not an ARPA file"),
         ("-0.2\ta b", "-0.2\ta c", ":14: word 'c' is not among the 1-grams"),
         ("-0.3\tb </s>", "-0.2\ta b", ":15: 'a b' stands in line 14 already"),
         ("-0.6\tb", "-0.6\ta", ":10: 'a' stands among the 1-grams already"),
@@ -112,6 +114,20 @@ def test_broken(tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(LangError, match=message) as error:
         read_arpa(path)
     assert str(path) in str(error.value)
+
+
+def test_a_word_in_another_unicode_form_is_named(tmp_path: Path) -> None:
+    text = GOOD.replace("-0.6\tb", "-0.6\tb\u00e9").replace("a b", "a be\u0301")
+    (tmp_path / "lm.arpa").write_text(text)
+    with pytest.raises(LangError, match=r"another Unicode form, 'b\\xe9' for 'be\\u0301'"):
+        read_arpa(tmp_path / "lm.arpa")
+
+
+def test_lines_after_the_end_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "lm.arpa").write_text(f"{GOOD}\n\nmore\n{GOOD}")
+    read_arpa(tmp_path / "lm.arpa")
+    rest = 1 + sum(bool(line) for line in GOOD.split("\n"))
+    assert f"lm.arpa: {rest} lines after '\\end\\' are not read" in caplog.text
 
 
 def test_unreadable(tmp_path: Path) -> None:

@@ -113,12 +113,13 @@ def test_what_was_done_with_probabilities_is_said(
         ("lexiconp.txt", "#0 1.0 SIL\n", ":1: reserved symbol '#0' as a word"),
         ("lex", "<blk> SIL\n", ":1: reserved symbol '<blk>' as a word"),
         ("lex", "a AH\nb\u00a0\n", ":2: empty pronunciation of 'b'"),
+        ("lex", "a AH\n\nb B\rc K\n", ":3: a carriage return within the line"),
         ("lex", "", "no pronunciation in this file"),
         ("lex", "a AH\n" + "b\n" * 30, ":11: empty.*\nand 20 lines more"),
     ],
 )
 def test_broken_probabilities(tmp_path: Path, name: str, text: str, message: str) -> None:
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_bytes(text.encode())
     with pytest.raises(LangError, match=message):
         read_pronunciations(tmp_path / name)
 

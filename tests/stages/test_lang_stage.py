@@ -42,6 +42,7 @@ def test_text_of_the_language_model_follows_the_rule(
     [
         ("lm.txt", "un caf\xe9\n".encode("latin-1"), ":1: byte 0xe9 is not UTF-8"),
         ("lm.txt.gz", gzip.compress(b"hello there\n" * 500)[:30], "cut short or damaged"),
+        ("lm.txt", b"one\r\ntwo\rthree\r\r", ":2: a carriage return within the line"),
         ("lm.txt", b"PK\3\4\0\0", ":1: a NUL byte"),
         ("lm.txt", b" \n...\n", "no sentence in this file"),
         ("none/lm.txt", None, "cannot be read: No such file"),
