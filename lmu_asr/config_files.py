@@ -147,8 +147,8 @@ def _parse_override(override: str) -> dict[str, Any]:
     if quoted or kinds[key] != "str":
         texts = ("",) if key in _texts() else ()
         value = parse_yaml(text, f"--set {override}", ConfigError, texts)
-    if value is None:
-        raise ConfigError(f"--set {override}: {_no_value(kinds[key])}")
+    if fault := _fault(kinds[key], value):
+        raise ConfigError(f"--set {override}: {fault}")
     for part in reversed(key.split(".")):
         value = {part: value}
     return cast("dict[str, Any]", value)
@@ -228,8 +228,8 @@ def _known_keys(values: dict[str, Any], source: str, prefix: str = "") -> dict[s
             value = _known_keys(value, source, f"{full}.")
         elif full not in kinds or "." in str(key):
             raise _no_option(full, value, source)
-        elif value is None:
-            raise ConfigError(f"{source}: {full}: {_no_value(kinds[full])}")
+        elif fault := _fault(kinds[full], value):
+            raise ConfigError(f"{source}: {full}={value!r:.100}: {fault}")
         found[key] = value
     return found
 
@@ -257,9 +257,19 @@ def _no_option(key: str, value: Any, source: str) -> ConfigError:
     )
 
 
-def _no_value(kind: str) -> str:
-    empty = ", or write '' for an empty text" if kind == "str" else ""
-    return f"no value; leave the option out to keep its default{empty}"
+def _fault(kind: str, value: Any) -> str:
+    """What is wrong with the shape of an option's value; empty where nothing is."""
+    if value is None:
+        empty = ", or write '' for an empty text" if kind == "str" else ""
+        return f"no value; leave the option out to keep its default{empty}"
+    is_list = kind.startswith("list")
+    if is_list and not isinstance(value, (list, tuple)):
+        return "want a list in square brackets, such as [a] or [a, b]"
+    if not is_list and isinstance(value, (list, tuple, dict)):
+        return (
+            f"want one value of type {kind}, not {'keys' if isinstance(value, dict) else 'a list'}"
+        )
+    return ""
 
 
 def _closest(key: str, known: Sequence[str]) -> str | None:

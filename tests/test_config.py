@@ -44,6 +44,8 @@ ROOT = Path(__file__).resolve().parents[1]
             "^--set: model='5': 'model' is a section; name an option in it: model.encoder=",
         ),
         ("lm.text=null", "^--set lm.text=null: no value; .*write '' for an empty text"),
+        ("corpus.test=007", "^--set corpus.test=007: want a list in square brackets"),
+        ("seed=[1]", r"^--set seed=\[1\]: want one value of type int, not a list"),
         ("seed=", "^--set seed=: no value; leave the option out to keep its default$"),
     ],
 )
@@ -136,7 +138,8 @@ def test_bases_come_first(tmp_path: Path) -> None:
         ("model.dim: 64", r"c.yaml: 'model.dim' stands nested in a file: model: \{dim: \.\.\.\}"),
         ("model: 5", r"c.yaml: model=5: 'model' is a section; .*: model: \{encoder: \.\.\.\}"),
         ("model: {model.dim: 5}", "unknown key 'model.model.dim'; did you mean 'model.dim'"),
-        ("lm: {text: }", "c.yaml: lm.text: no value; leave"),
+        ("lm: {text: }", "c.yaml: lm.text=None: no value; leave"),
+        ("lm: {text: {a: b}}", "c.yaml: lm.text=.*: want one value of type str, not keys"),
         ("train: {lr: -1}", "c.yaml: train.lr=-1.0"),
         ("decode: {tag: a/b}", r"c.yaml: decode.tag=a/b: want \[A-Za"),
     ],
