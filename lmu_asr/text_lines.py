@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import re
 import sys
 import zlib
 from collections.abc import Iterator
@@ -15,11 +16,16 @@ from lmu_asr.errors import DataError, LmuAsrError
 LONGEST_LINE = 1 << 20  # bytes: a file without line feeds must not fill the memory
 _BLOCK = 1 << 17
 _END = b"\n"
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+LARGEST_NUMBER = 1e9  # seconds, channels
 _GZIP = b"\x1f\x8b"
 
 
 def text_lines(
-    path: str | Path, error: type[LmuAsrError] = DataError, longest: int = LONGEST_LINE
+    path: str | Path,
+    error: type[LmuAsrError] = DataError,
+    longest: int = LONGEST_LINE,
+    lone_returns: bool = False,
 ) -> Iterator[tuple[int, str]]:
     r"""Yield ``(number, line)`` of a UTF-8 text file, numbered from 1, without the line's end.
 
@@ -30,6 +36,8 @@ def text_lines(
         path: the file.
         error: the class of the error to raise.
         longest: bytes of the longest line that is taken.
+        lone_returns: whether a file that begins with carriage returns and no line feed has lines that
+            end so (old Macs, some spreadsheets).
 
     Raises:
         error: with file and line: not readable, not UTF-8, binary, a line that is too long, or a
@@ -38,7 +46,7 @@ def text_lines(
     number = 0
     try:
         with _opened(Path(path)) as stream:
-            for block in _blocks(stream, longest):
+            for block in _blocks(stream, longest, lone_returns):
                 lines = _decoded(block, Path(path), number, error, longest).split("\n")
                 for line in lines[:-1] if block.endswith(b"\n") else lines:
                     number += 1
@@ -73,6 +81,18 @@ def filled_lines(path: Path, longest: int = LONGEST_LINE) -> Iterator[tuple[int,
     return ((n, line) for n, line in text_lines(path, longest=longest) if line.strip())
 
 
+def plain_number(text: str) -> float:
+    """Return the number that ``text`` is: decimal digits, a point, an exponent, and nothing else.
+
+    Raises:
+        ValueError: not such a number, as ``1_0``, ``nan`` and ``1e300`` are not.
+    """
+    text = text.strip(" \t")
+    if not _NUMBER.fullmatch(text) or not abs(number := float(text)) < LARGEST_NUMBER:
+        raise ValueError(f"{text!r:.40} is no number of seconds")
+    return number
+
+
 def read_transcripts(path: Path) -> Iterator[str]:
     """Yield the texts of ``<split>_text`` as stage 1 writes it: ``id text``, one utterance a line.
 
@@ -91,10 +111,13 @@ def _opened(path: Path) -> IO[bytes] | gzip.GzipFile:
     return gzip.open(path, "rb") if packed else open(path, "rb")
 
 
-def _blocks(stream: IO[bytes] | gzip.GzipFile, longest: int) -> Iterator[bytes]:
+def _blocks(stream: IO[bytes] | gzip.GzipFile, longest: int, lone_returns: bool) -> Iterator[bytes]:
     """Yield whole lines, many at a time, or the beginning of one that is too long."""
-    rest = b""
+    rest, returns = b"", None if lone_returns else False
     while part := stream.read1(_BLOCK):  # type: ignore[union-attr]
+        if returns is None:  # the first block tells
+            returns = b"\r" in part and _END not in part
+        part = part.replace(b"\r", _END) if returns else part
         end = part.rfind(b"\n") + 1
         if end:
             yield rest + part[:end]

@@ -3,6 +3,7 @@
 CSV is that of RFC 4180: a field that begins with ``"`` ends at the next single ``"``, ``""`` within
 stands for one, and commas and line ends belong to it. In TSV quotes are text. Python's ``csv`` is not
 used: it passes over a quote that is never closed, and its limit of a field counts for the process.
+Lines end as in other lists, or all of them with a lone carriage return.
 """
 
 from __future__ import annotations
@@ -11,44 +12,50 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lmu_asr.errors import DataError
-from lmu_asr.text_lines import LONGEST_LINE, filled_lines, text_lines
+from lmu_asr.text_lines import LONGEST_LINE, text_lines
 
+SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "'|'"}
 Record = tuple[int, list[str]]  # number of the first line, fields
 
 
 def tsv_records(path: Path) -> Iterator[Record]:
     """Yield the records of a TSV file; empty lines are passed over."""
-    return ((number, line.split("\t")) for number, line in filled_lines(path))
+    lines = text_lines(path, lone_returns=True)
+    return ((number, line.split("\t")) for number, line in lines if line.strip())
 
 
-def csv_records(path: Path) -> Iterator[Record]:
+def csv_records(path: Path, separator: str = ",") -> Iterator[Record]:
     """Yield the records of a CSV file; empty lines are passed over.
+
+    Args:
+        path: the file.
+        separator: one character between fields.
 
     Raises:
         DataError: with file and line: a quote that is never closed, or text after a closed one.
     """
-    lines = text_lines(path)
+    lines = text_lines(path, lone_returns=True)
     for number, line in lines:
         if '"' in line:
-            yield number, _fields(f"{path}:{number}", line, lines)
+            yield number, _fields(f"{path}:{number}", line, lines, separator)
         elif line.strip():
-            yield number, line.split(",")
+            yield number, line.split(separator)
 
 
-def _fields(where: str, line: str, lines: Iterator[tuple[int, str]]) -> list[str]:
+def _fields(where: str, line: str, lines: Iterator[tuple[int, str]], separator: str) -> list[str]:
     """Fields of a record that starts with ``line``; those with line ends go on in ``lines``."""
     fields, place = list[str](), 0
     while True:
         if line.startswith('"', place):
             field, line, place = _quoted(where, line, place + 1, lines)
         else:
-            end = line.find(",", place)
+            end = line.find(separator, place)
             end = len(line) if end < 0 else end
             field, place = line[place:end], end
         fields.append(field)
         if place == len(line):
             return fields
-        if line[place] != ",":
+        if line[place] != separator:
             raise DataError(
                 f"{where}: field {len(fields)} goes on after its closing quote "
                 f"({line[place : place + 20]!r}): a quote within quotes is written twice"

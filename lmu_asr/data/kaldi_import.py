@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lmu_asr.data.audio_paths import locate_audio
+from lmu_asr.data.audio_paths import exists, locate_audio
 from lmu_asr.data.manifests import (
     Manifests,
     Utterance,
     file_key,
     from_utterances,
     say_untranscribed,
+    segment_seconds,
 )
 from lmu_asr.data.pipes import Pipes, command_inputs, is_command
 from lmu_asr.data.rows import Rows, names
@@ -23,7 +24,25 @@ from lmu_asr.errors import DataError
 from lmu_asr.remote import is_remote
 from lmu_asr.text_lines import filled_lines
 
+TO_THE_END = -1.0  # as the end of a segment
 BLANKS = re.compile("[ \t]+")
+# what Kaldi, a shell or a slip makes of an entry that is no path, and what to do
+FORMS = (
+    (r"^$", "has no file or command after its name"),
+    (r"^\|", "has its pipe at the wrong end: a command that prints audio ends in '|'"),
+    (r"^\w+://", "is an address of a kind that is not fetched: want a file, a command or s3://"),
+    (r"^-$", "is standard input, which is not read: write it to a file and name that"),
+    (r"\[[\d:, ]*\]$", "takes a range of a file: name the file, and give its seconds in segments"),
+    (
+        r"^(\"|').*|.*(\"|')$",
+        "has quotes, which belong to the name here: write the path without them",
+    ),
+    (r"^~|\$\w|\$\{", "has what a shell replaces, and no shell reads it: write the path in full"),
+    (
+        r"^(\S*/)?(sph2pipe|flac|sox|ffmpeg|cat|zcat|gunzip|wav-copy|lame|opusdec|mpg123)\s",
+        "looks like a command without its '|' at the end",
+    ),
+)
 Place = tuple[str, float, "float | None"]  # recording, start and end in seconds
 
 
@@ -126,6 +145,13 @@ def _kaldi_audio(folder: Path, base: Path, pipes: Pipes | None) -> Rows[_Entry]:
                 "corpus.pipes=true; each runs once, in the directory that you call from, and its "
                 "audio is kept as FLAC; or convert the audio to files first and name those"
             )
+        form = (
+            ""
+            if is_remote(entry.value)
+            else next((said for pattern, said in FORMS if re.search(pattern, entry.value)), "")
+        )
+        if form and not (is_command(entry.value) or (entry.value and exists(base / entry.value))):
+            raise DataError(f"{where} {form} ({entry.value})")
         if re.search(r":\d+$", entry.value) and not (base / entry.value).exists():
             raise DataError(
                 f"{where} is in a Kaldi archive at an offset ({entry.value}), which is not read: write "
@@ -157,11 +183,10 @@ def _key(entry: _Entry) -> str:
 
 
 def _segment(folder: Path, entry: _Entry) -> Place:
-    try:
-        recording_id, start, end = BLANKS.split(entry.value)
-        return recording_id, float(start), float(end)
-    except ValueError as error:
+    where, fields = f"{folder}/segments:{entry.line}", BLANKS.split(entry.value)
+    if len(fields) != 3:
         raise DataError(
-            f"{folder}/segments:{entry.line}: want '<utterance> <recording> <start> <end>', "
-            f"got '{entry.key} {entry.value}'"
-        ) from error
+            f"{where}: want '<utterance> <recording> <start> <end>', got '{entry.key} {entry.value}'"
+        )
+    start, end = segment_seconds(fields[1], fields[2], where)
+    return fields[0], start, None if end == TO_THE_END else end

@@ -20,6 +20,7 @@ from lmu_asr.data.remote_audio import fetched
 from lmu_asr.data.rows import Rows, names
 from lmu_asr.errors import DataError
 from lmu_asr.progress import progress
+from lmu_asr.text_lines import plain_number
 
 MOST_SPLITS = 100
 
@@ -86,8 +87,8 @@ def segment_seconds(start: str, end: str, where: str) -> tuple[float, float]:
         DataError: one of them is no number.
     """
     try:
-        return float(start), float(end)
-    except (TypeError, ValueError, OverflowError) as error:
+        return plain_number(str(start)), plain_number(str(end))
+    except ValueError as error:
         raise DataError(
             f"{where}: start and end are {start!r:.40} and {end!r:.40}, want seconds"
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -11,10 +12,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lmu_asr.data.audio_paths import locate_audio
-from lmu_asr.data.csv_records import csv_records, tsv_records
+from lmu_asr.data.csv_records import SEPARATORS, Record, csv_records, tsv_records
 from lmu_asr.data.manifests import Manifests, Utterance, from_utterances
 from lmu_asr.errors import DataError
-from lmu_asr.text_lines import filled_lines
+from lmu_asr.text_lines import LARGEST_NUMBER, filled_lines, plain_number
 
 # the names that lists in the wild use for the same column, ours first, in any case
 COLUMNS = {
@@ -30,7 +31,6 @@ COLUMNS = {
 }
 Row = dict[str, Any]
 Locate = Callable[..., tuple[Path, str]]
-LARGEST_NUMBER = 1e9  # seconds, channels
 
 
 def read_json_lines(path: Path, cache: Path | None = None) -> Manifests:
@@ -110,9 +110,11 @@ def table_rows(path: Path) -> Iterator[tuple[str, Row]]:
     Raises:
         DataError: columns without a name or with one name, too many fields in a row, or too few.
     """
-    records = tsv_records(path) if path.name.endswith(".tsv") else csv_records(path)
+    records = _records(path)
     first, header = next(records, (1, []))
     header = [name.strip() for name in header]
+    if any("\r" in name for name in header):
+        raise DataError(f"{path}:{first}: carriage returns and line feeds both end lines: want one")
     folded = Counter(name.casefold() for name in header)
     for name in header:
         if not name or folded[name.casefold()] > 1:
@@ -131,6 +133,36 @@ def table_rows(path: Path) -> Iterator[tuple[str, Row]]:
                 f"({', '.join(header)}){quote}"
             )
         yield f"{path}:{number}", dict(zip(header, fields, strict=True))
+
+
+def _records(path: Path) -> Iterator[Record]:
+    """Return the records of a table by its suffix, or by the separator that its header has."""
+    is_tsv = path.name.endswith(".tsv")
+    suffix, own = (".tsv", "\t") if is_tsv else (".csv", ",")
+    seen = [
+        c
+        for c in SEPARATORS
+        if _has_columns(tsv_records(path) if c == own == "\t" else csv_records(path, c))
+    ]
+    if own in seen or len(seen) != 1:
+        return tsv_records(path) if is_tsv else csv_records(path)
+    logging.info(
+        "%s: %s separates the columns, though its name ends in %s",
+        path,
+        SEPARATORS[seen[0]],
+        suffix,
+    )
+    return csv_records(path, seen[0])
+
+
+def _has_columns(records: Iterator[Record]) -> bool:
+    """Whether the first record names columns for the audio and for the text."""
+    try:
+        _, header = next(records, (1, []))
+    except DataError:
+        return False
+    names = {name.strip().casefold() for name in header}
+    return not any(names.isdisjoint(COLUMNS[name]) for name in ("source", "target"))
 
 
 def check_columns(
@@ -165,8 +197,12 @@ def utterances(path: Path, rows: Iterable[tuple[str, Row]], locate: Locate) -> I
     """
     first: tuple[str, Row] | None = None
     has_text, with_split, without_split = False, "", ""
+    names, doubles = set[str](), set[str]()
     for where, row in rows:
         row = _lowered(row, where)
+        if row.keys() - names:  # seldom: rows of a list have the same
+            names |= row.keys()
+            _say_doubles(path, row, doubles)
         first = first or (where, row)
         has_text = has_text or any(name in row for name in COLUMNS["target"])
         utterance = _utterance(where, row, locate)
@@ -182,6 +218,18 @@ def utterances(path: Path, rows: Iterable[tuple[str, Row]], locate: Locate) -> I
         yield utterance
     if first and not has_text:
         check_columns(first[1], first[0])
+
+
+def _say_doubles(path: Path, row: Row, said: set[str]) -> None:
+    """Say once which of several columns for one thing is used."""
+    for name, known in COLUMNS.items():
+        found = [column for column in known if column in row]
+        if len(found) > 1 and name not in said:
+            said.add(name)
+            logging.info(
+                "%s: the columns %s are all '%s': %s is used, the others where it is empty",
+                *(path, ", ".join(found), name, found[0]),
+            )
 
 
 def _lowered(row: Row, where: str) -> Row:
@@ -245,7 +293,8 @@ def _number(row: Row, name: str, where: str) -> float | None:
     if value is None:
         return None
     try:
-        number = math.nan if isinstance(value, bool) else float(value)
+        number = plain_number(value) if isinstance(value, str) else float(value)
+        number = math.nan if isinstance(value, bool) else number
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not abs(number) < LARGEST_NUMBER:

@@ -43,6 +43,42 @@ def test_quoted_fields(tmp_path: Path) -> None:
     assert texts(path) == {"a": '"one", "two'}
 
 
+@pytest.mark.parametrize(
+    ("name", "separator", "end"),
+    [
+        *(
+            ("a.csv", ";", "\n"),
+            ("a.csv", "\t", "\r\n"),
+            ("a.csv", ",", "\r"),
+            ("a.csv", "|", "\r"),
+        ),
+        *(("a.tsv", ",", "\n"), ("a.tsv", "\t", "\r")),
+    ],
+)
+def test_separators_and_line_ends_are_those_of_the_header(tmp_path, caplog, name, separator, end):
+    caplog.set_level("INFO")
+    lines = [["key", "source", "target"], ["a", "a.wav", "one"], ["b", "b.wav", "two, three"]]
+    if separator == ",":
+        lines[2][2] = '"two, three"'
+    path = tmp_path / name
+    path.write_bytes((end.join(map(separator.join, lines)) + end).encode())
+    assert texts(path) == {"a": "one", "b": "two, three"}
+    usual = separator == {"a.csv": ",", "a.tsv": "\t"}[name]
+    assert ("separates the columns, though its name ends in" in caplog.text) == (not usual)
+
+
+def test_two_columns_for_one_thing_are_told(tmp_path: Path, caplog) -> None:
+    caplog.set_level("INFO")
+    path = tmp_path / "a.csv"
+    path.write_text("path,audio,sentence,text\na.wav,b.wav,one,two\nc.wav,,three,\n")
+    assert texts(path) == {"b": "two", "c": "three"}
+    told = [r.getMessage() for r in caplog.records if "are all" in r.getMessage()]
+    assert told == [
+        f"{path}: the columns audio, path are all 'source': audio is used, the others where it is empty",
+        f"{path}: the columns text, sentence are all 'target': text is used, the others where it is empty",
+    ]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(st.text('a", \n\u2028'), min_size=2, max_size=4), min_size=1, max_size=5))
 def test_csv_is_that_of_the_standard(tmp_path_factory, records):
@@ -65,7 +101,13 @@ def test_csv_is_that_of_the_standard(tmp_path_factory, records):
         (["key,,source,target"], r":1: a column has no name"),
         ([""], "empty; want a first line"),
         (["id,audio,words", "a,a.wav,x"], r":1: no column 'target' .*found id, audio, words"),
-        (["key;source;target"], r":1: no column 'source' .*found key;source;target"),
+        (["key;audio|target"], r":1: no column 'source' .*found key;audio|target"),
+        ([f"{HEAD},start", "a,a.wav,x,1_0"], r":2: start is '1_0', want a number"),
+        ([f"{HEAD},start", "a,a.wav,x,\u0661"], r":2: start is '\u0661', want a number"),
+        (
+            ["key\rsource,target", "a,a.wav,x"],
+            r":1: carriage returns and line feeds both end lines",
+        ),
         ([f"{HEAD},start", "a,a.wav,x,1e400"], r":2: start is '1e400', want a number"),
         ([f"{HEAD},channel", "a,a.wav,x,0.5"], r":2: channel is 0.5, want 0, 1"),
         ([f"{HEAD},split", "a,a.wav,x,train", "b,b.wav,x,"], r":3: no split, but .*:2 has one"),
