@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Runs the stages of a recipe, from nothing to a results table: ./run.sh --help
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # sh run.sh: sh need not be bash
 set -euo pipefail
 caller=$PWD # relative paths that the user gives mean this directory
 export LMU_ASR_CALLER_DIR=$caller # where commands of wav.scp run
@@ -40,8 +41,8 @@ usage: ./run.sh [options]
   --help               this text
 
 Relative paths mean the directory that you call from. Run the same command again to go on where it
-stopped; without --force, which starts anew each time. SIGINT, SIGTERM, SIGHUP and SIGUSR1 end it whole
-(training saves itself) with status 130, 143, 129 or 138.
+stopped; without --force, which starts anew each time. SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGUSR1 end it
+whole (training saves itself) with status 130, 143, 129, 131 or 138.
 HELP
 }
 
@@ -61,6 +62,9 @@ master-port launcher max-restarts nj exp-dir data-dir force dry-run" "$@"
 [[ $stage =~ ^[0-6]$ ]] || die "--stage $stage: want 0 to 6"
 [[ $stop_stage =~ ^[0-6]$ ]] || die "--stop-stage $stop_stage: want 0 to 6"
 [[ $ngpu == auto || $ngpu =~ ^[0-9]+$ ]] || die "--ngpu $ngpu: want a number"
+[[ $launcher =~ ^(auto|plain|torchrun|accelerate|ray)$ ]] ||
+  die "--launcher $launcher: want auto, plain, torchrun, accelerate or ray"
+[[ $fsa =~ ^(|auto|k2|openfst)$ ]] || die "--fsa $fsa: want auto, k2 or openfst"
 ((stage <= stop_stage)) || die "--stop-stage $stop_stage comes before --stage $stage"
 for name in nproc num_nodes node_rank master_port max_restarts nj; do
   [[ ${!name} =~ ^[0-9]+$ ]] || die "--${name//_/-} ${!name}: want a number"
@@ -76,6 +80,8 @@ done
 if [[ -z $recipe ]]; then recipe=mini; [[ -z $data ]] || recipe=own; fi
 ((${SLURM_RESTART_COUNT:-0} == 0)) || force=false # a job that was queued again goes on
 
+scratch=$(mktemp -d) || die "TMPDIR=${TMPDIR:-/tmp}: no temporary files can be written there: name another"
+trap 'rm -rf "$scratch"' EXIT
 lmu_asr_run=(run python3 -I lmu_asr/guard.py) # of what path.sh installs
 # shellcheck source=path.sh
 . ./path.sh
@@ -86,8 +92,6 @@ if [[ $fsa == k2 ]] && ! "$python" -c "import k2" 2>/dev/null; then
   python=$PWD/.venv-k2/bin/python
 fi
 
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
 range=(--stage "$stage" --stop-stage "$stop_stage" --launcher "$launcher" --ngpu "$ngpu"
   --nproc "$nproc" --num-nodes "$num_nodes" --node-rank "$node_rank")
 out=("${range[@]}") # what is missing is found before any compute

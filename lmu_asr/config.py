@@ -44,10 +44,13 @@ class CorpusConfig:
         "fetches; empty: --data-dir/<name>",
         path=(),
     )
-    mirror: str = opt("", "base address to download from in place of the corpus's own")
-    download_dir: str = opt(
-        "", "directory of archives that were downloaded by other means", path=()
+    mirror: str = opt(
+        "",
+        "base address to download from in place of the corpus's own",
+        pattern=r"((https?|ftp)://[^/\s]+(/\S*)?|file:///.*)?",
+        want="an address such as https://HOST/FOLDER or file:///FOLDER",
     )
+    download_dir: str = opt("", "directory of archives downloaded by other means", path=())
     s3_cache: str = opt(
         "",
         "directory that keeps audio which own lists name by s3:// addresses, or hold in themselves (Parquet); "

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 STOP_FILE = "LMU_ASR_STOP_FILE"
 COMMAND = "LMU_ASR_COMMAND"  # set by the driver, which says itself how to go on
 STOPPED = "stopped"  # beside it: the work was asked to end elsewhere, as on another machine

@@ -10,6 +10,7 @@
 #SBATCH --signal=B:USR1@120
 #SBATCH --requeue
 #SBATCH --open-mode=append
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # sh need not be bash
 set -euo pipefail
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export head

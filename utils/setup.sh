@@ -7,6 +7,7 @@
 #   --with-kaldifeat    build kaldifeat (about 12 CPU-minutes)
 #   --with-extras       what some options and tests need: wandb, bitsandbytes, triton, accelerate, ray, deepspeed
 #   --check             exit 0 when the environment is complete, install nothing
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # sh need not be bash
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 venv=$root/.venv python=python3 torch=2.13.0 with_k2=false with_kaldifeat=false with_extras=false check=false

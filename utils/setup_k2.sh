@@ -2,6 +2,7 @@
 # Installs k2: ./utils/setup_k2.sh [VENV]    (VENV: the main environment, .venv)
 #   With K2_WHEEL_INDEX (a page of k2 wheels) set, the wheel for VENV's torch goes into VENV.
 #   Otherwise, or where that fails, .venv-k2 is made: k2 1.23.4, torch 1.13.1, Python 3.11, 3.3 GB.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # sh need not be bash
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 venv=${1:-$root/.venv} second=$root/.venv-k2

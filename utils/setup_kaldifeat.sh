@@ -2,6 +2,7 @@
 # Builds kaldifeat from its source package into an environment: utils/setup_kaldifeat.sh .venv
 # Its build fetches pybind11 from elsewhere and asks for C++14, which today's torch headers refuse;
 # so pybind11 comes from its own source package, and the C++14 switch is made to mean C++20.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # sh need not be bash
 set -euo pipefail
 venv=$(cd "$1" && pwd)
 version=1.24

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sourced by run.sh: SIGINT, SIGTERM, SIGHUP and SIGUSR1 end what runs, then the script, whose status names
-# the signal (128 + its number). `run` starts a command so; at, s and LMU_ASR_COMMAND say how to go on.
+# Sourced by run.sh: SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGUSR1 end what runs, then the script, whose status
+# names the signal (128 + its number). `run` starts a command so; at, s and LMU_ASR_COMMAND say how to go on.
 # shellcheck disable=SC2154
 
 child="" taken=""
@@ -9,7 +9,7 @@ take() { # a signal: the first counts; what runs is asked to end, with SIGTERM w
   [[ -z $child ]] || kill -TERM "$child" 2>/dev/null || true
 }
 # shellcheck disable=SC2064 # the name is that of now
-for name in INT TERM HUP USR1; do trap "take $name" "$name"; done
+for name in INT TERM HUP QUIT USR1; do trap "take $name" "$name"; done
 
 run() { # run a command in the background, since a shell takes no signal while one is in front
   [[ -z $taken ]] || leave

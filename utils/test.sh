@@ -6,6 +6,7 @@
 #   --random in random order, of modules and within them; the seed is printed
 #   --seed   in the order of this seed
 #   what follows -- goes to pytest: files, -k EXPRESSION, -x
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # sh need not be bash
 set -euo pipefail
 cd "$(dirname "$0")/.."
 k2=false extras=false fast=false random=false seed=""

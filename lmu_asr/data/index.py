@@ -1,7 +1,7 @@
 """Random access to a manifest of millions of cuts, and its batches, in bounded memory.
 
-The index is one file beside the manifest: a JSON header, the durations, frames and offsets of all
-utterances as arrays, then their records. It is mapped, not read, so that processes share it. The
+The index is one file beside the manifest: a checksum of what is read at once, a JSON header, the
+durations, frames, offsets and checksums of all utterances as arrays, then their records. It is mapped, not read, so that processes share it. The
 plan of an epoch is made from the durations alone, and resuming in its middle costs nothing.
 """
 
@@ -13,6 +13,7 @@ import json
 import mmap
 import os
 import tempfile
+import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -33,8 +34,10 @@ from lmu_asr.errors import DataError
 from lmu_asr.files import atomic_path, parse_json, sha256_file
 
 LEAST_BYTES = 4 << 20  # a manifest of some 30,000 cuts; smaller ones are simply read
-MAGIC = b"LMUINDEX1\n"
-COLUMNS = (("durations", "<f8"), ("frames", "<i4"), ("offsets", "<u8"))
+KIND = b"LMUINDEX"
+MAGIC = KIND + b"2\n"
+CHECK_DIGITS = 8
+COLUMNS = (("durations", "<f8"), ("frames", "<i4"), ("offsets", "<u8"), ("checks", "<u4"))
 
 
 class Index:
@@ -60,10 +63,11 @@ class Index:
         """Map the file and find its parts."""
         path = self.path
         self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
-        end = self._map.find(b"\n", len(MAGIC))
+        begin = len(MAGIC) + CHECK_DIGITS
+        end = self._map.find(b"\n", begin)
         if self._map[: len(MAGIC)] != MAGIC or end < 0:
             raise DataError(f"{path}: not an index; delete it and run again")
-        self.header: dict[str, Any] = parse_json(self._map[len(MAGIC) : end], str(path))
+        self.header: dict[str, Any] = parse_json(self._map[begin:end], str(path))
         place = end + 1
         arrays = {}
         for name, kind in COLUMNS:
@@ -72,12 +76,15 @@ class Index:
             place += arrays[name].nbytes
         self.durations: NDArray[np.float64] = arrays["durations"]
         self.frames: NDArray[np.int32] = arrays["frames"]
-        self._offsets, self._records = arrays["offsets"], place
+        self._offsets, self._checks, self._records = arrays["offsets"], arrays["checks"], place
         self.kept_plan: tuple[tuple[Any, ...], list[NDArray[np.int64]]] | None = None
         if place + int(self._offsets[-1]) != len(self._map):
             raise DataError(f"{path}: cut short; delete it and run again")
         if self._offsets[0] or np.any(self._offsets[1:] < self._offsets[:-1]):
             raise DataError(f"{path}: damaged; delete it and run again")
+        # records have checksums of their own: 100 MB of arrays stand for GB of records
+        if self._map[len(MAGIC) : begin] != _digits(zlib.crc32(memoryview(self._map)[begin:place])):
+            raise DataError(f"{path}: damaged (its checksum differs); delete it and run again")
 
     @property
     def fingerprint(self) -> str:
@@ -95,6 +102,11 @@ class Index:
     def __getitem__(self, number: int) -> Utterance:
         start, end = (self._records + int(o) for o in self._offsets[number : number + 2])
         record = os.pread(self._file.fileno(), end - start, start)  # no pages mapped around it
+        if zlib.crc32(record) != self._checks[number]:
+            raise DataError(
+                f"{self.path}: damaged (the checksum of utterance {number} differs); delete it and "
+                "run again"
+            )
         try:
             return utterance_of(json.loads(record), self._folder)
         except BROKEN as error:
@@ -107,7 +119,7 @@ def open_index(manifest: Path) -> Index | None:
         return None
     path = index_path(manifest)
     state = [manifest.stat().st_size, manifest.stat().st_mtime_ns]
-    if path.is_file():
+    if path.is_file() and not _is_older(path):
         index = _opened(path, path.stat().st_size, path.stat().st_mtime_ns)
         if index.header.get("manifest") == state:
             return index
@@ -122,6 +134,17 @@ def open_index(manifest: Path) -> Index | None:
             "(features) again"
         ) from error
     return _opened(path, path.stat().st_size, path.stat().st_mtime_ns)
+
+
+def _is_older(path: Path) -> bool:
+    """Whether an earlier version wrote the index, which is then made again."""
+    with open(path, "rb") as stream:
+        magic = stream.read(len(MAGIC))
+    return magic.startswith(KIND) and magic != MAGIC
+
+
+def _digits(check: int) -> bytes:
+    return b"%0*x" % (CHECK_DIGITS, check)
 
 
 @functools.lru_cache(maxsize=2)
@@ -150,9 +173,10 @@ def write_index(
         columns = _write_records(cuts, records)
         header = {**describe(), "count": len(columns["durations"])}
         with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-            stream.write(MAGIC + json.dumps(header).encode() + b"\n")
-            for name, kind in COLUMNS:
-                stream.write(np.asarray(columns[name], dtype=kind).tobytes())
+            top = [json.dumps(header).encode() + b"\n"]
+            top += [np.asarray(columns[name], dtype=kind).tobytes() for name, kind in COLUMNS]
+            check = functools.reduce(lambda crc, part: zlib.crc32(part, crc), top, 0)
+            stream.writelines([MAGIC, _digits(check), *top])
             records.seek(0)
             while block := records.read(1 << 20):
                 stream.write(block)
@@ -163,6 +187,7 @@ def _write_records(cuts: Iterable[dict[str, Any]], records: Any) -> dict[str, ar
         "durations": array("d"),
         "frames": array("i"),
         "offsets": array("Q", [0]),
+        "checks": array("I"),
     }
     for cut in cuts:
         features = cut["features"]
@@ -175,7 +200,9 @@ def _write_records(cuts: Iterable[dict[str, Any]], records: Any) -> dict[str, ar
                 for key in ("num_frames", "storage_type", "storage_path", "storage_key")
             },
         }
-        size = records.write(json.dumps(slim, ensure_ascii=False).encode())
+        record = json.dumps(slim, ensure_ascii=False).encode()
+        size = records.write(record)
+        columns["checks"].append(zlib.crc32(record))
         columns["durations"].append(cut["duration"])
         columns["frames"].append(features["num_frames"])
         columns["offsets"].append(columns["offsets"][-1] + size)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from lmu_asr.config import GraphConfig
 from lmu_asr.errors import DocumentError, GraphError
 from lmu_asr.files import atomic_write_bytes, read_json, sha256_file, write_json
 from lmu_asr.fsa.arrays import FstArrays, from_const_bytes, from_fst, to_const_bytes
+from lmu_asr.fsa.memory import peak_bytes
 from lmu_asr.fsa.topology import ctc_topology
 from lmu_asr.lang.lang import Lang
 
@@ -252,7 +252,7 @@ def _step(name: str, steps: list[CompileStep]) -> Iterator[list[Any]]:
     out: list[Any] = []
     yield out
     states, arcs = _size(out[-1])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_bytes() / 2**20
     steps.append(CompileStep(name, states, arcs, time.monotonic() - begin, peak))
     logging.info("graph: %s", steps[-1].line())
 

@@ -29,6 +29,15 @@ def available_bytes() -> int:
     return 0
 
 
+def peak_bytes() -> int:
+    """Peak memory of this process alone; ``ru_maxrss`` begins with the peak of its parent (Linux)."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 @contextlib.contextmanager
 def memory_limit(extra: int | None = None) -> Iterator[None]:
     """Let this process grow by ``extra`` bytes at most (default: 90 % of what is available).

@@ -145,6 +145,7 @@ def results_markdown(
         *([MARKED] if any(r.overrides for r in results) else []),
         *(["## Development", table_markdown(results, baseline, dev).rstrip()] if dev else []),
         "## Made by",
+        "In the directory of `run.sh`:",
         "\n".join(f"    {command}" for command in commands),
         _facts(results),
     ]

@@ -108,7 +108,7 @@ def make_parser(stage: Stage) -> ArgumentParser:
 def program(stage: Stage) -> int:
     """Run one stage as the program that this process is; returns the exit status.
 
-    SIGINT, SIGTERM, SIGHUP and SIGUSR1 end all of its processes, and the status is 128 + the number.
+    SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGUSR1 end all of its processes, and the status is 128 + the number.
     Processes of a launcher have no guard of their own: they save and leave with success.
     """
     if stage.together and "RANK" in os.environ:
@@ -156,7 +156,8 @@ def run_stage(stage: Stage, context: Context) -> bool:
         logging.info("stage %d (%s): up to date", stage.number, stage.name)
         stage.say(context)
         return False
-    logging.info("stage %d (%s): runs: %s", stage.number, stage.name, reason)
+    if _is_first():  # of the processes of a launcher
+        logging.info("stage %d (%s): runs: %s", stage.number, stage.name, reason)
     if stage.together:
         _work(stage, context, stamp)
         return True
@@ -215,7 +216,7 @@ def _clean(stage: Stage, context: Context) -> None:
 def _work(stage: Stage, context: Context, stamp: Stamp) -> None:
     """Run the stage and leave its stamp."""
     path = stage.stamp_path(context)
-    first = int(os.environ.get("RANK", "0")) == 0
+    first = _is_first()
     if first:
         path.unlink(missing_ok=True)
     start = time.monotonic()
@@ -225,9 +226,14 @@ def _work(stage: Stage, context: Context, stamp: Stamp) -> None:
         states = output_states(stage.outputs(context), path.parent, stage.outputs_by_size)
         Stamp(stamp.key, stamp.parts, states).save(path)
         stage.say(context)
-    logging.info(
-        "stage %d (%s): done in %.0f s", stage.number, stage.name, time.monotonic() - start
-    )
+        logging.info(
+            "stage %d (%s): done in %.0f s", stage.number, stage.name, time.monotonic() - start
+        )
+
+
+def _is_first() -> bool:
+    """Whether this is the process of a launcher that speaks for all, or the only one."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def current_stamp(stage: Stage, context: Context) -> Stamp:

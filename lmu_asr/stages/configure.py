@@ -22,6 +22,8 @@ from lmu_asr.stages.common import ArgumentParser
 from lmu_asr.stages.context import Context, add_range_arguments, launch_arguments, save_places
 from lmu_asr.stages.source import check_source, source_name
 
+ENGINES = ("auto", "k2", "openfst")
+
 
 def make_parser() -> argparse.ArgumentParser:
     """Command line: which recipe and variant, and what the user sets on top."""
@@ -61,6 +63,8 @@ def resolve(args: argparse.Namespace) -> Config:
         ConfigError: unknown recipe, variant or key; wrong value.
     """
     first, *others = variant_files(args.egs_dir, args.recipe, args.variant)
+    if args.fsa not in ("", *ENGINES):
+        raise ConfigError(f"--fsa {args.fsa}: want {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
     name = f"{args.variant}-k2" if args.fsa == "k2" else args.variant
     plain = with_value(load_config(first, (), others), "variant", name)
     fsa = [f"graph.fsa={args.fsa}"] if args.fsa else []

@@ -63,7 +63,7 @@ STAGE = Stage(
         "corpus.test_fraction",
         "corpus.text",
     ),
-    rooms=("corpora",),
+    rooms=("corpora", "data/remote_list.py"),
     outputs_by_size=True,
 )
 

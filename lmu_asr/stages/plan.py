@@ -60,13 +60,13 @@ def _faults_of_source(context: Context) -> list[str]:
 
 def _plan(context: Context, stages: range) -> list[str]:
     """Log the stages that would run; return why others cannot be told."""
-    faults = []
+    faults: dict[str, str] = {}  # by what is wrong: each stage may stumble over the same
     for number in stages:
         try:
             say_plan(load_stage(NAMES[number]), context, stages.start)
         except LmuAsrError as error:
-            faults.append(f"stage {number} ({NAMES[number]}): {error}")
-    return faults
+            faults.setdefault(str(error), f"stage {number} ({NAMES[number]}): {error}")
+    return list(faults.values())
 
 
 if __name__ == "__main__":

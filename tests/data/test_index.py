@@ -89,6 +89,27 @@ def test_damaged_index(manifest):
         Index(path)
 
 
+def test_a_flipped_bit_anywhere_is_found(manifest):
+    write_jsonl(manifest, [cut(i, 2.0 + i) for i in range(3)])
+    open_index(manifest)
+    path = index_path(manifest)
+    data = path.read_bytes()
+    for place in range(len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+        with pytest.raises(DataError, match="delete it and run again"):
+            found = Index(path)
+            list(map(found.__getitem__, range(len(found))))
+
+
+def test_an_index_of_an_earlier_version_is_made_again(manifest):
+    open_index(manifest)
+    path = index_path(manifest)
+    data = path.read_bytes()
+    path.write_bytes(b"LMUINDEX1\n" + data[len(b"LMUINDEX1\n") :])
+    open_index(manifest)
+    assert path.read_bytes() == data
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.floats(0.1, 40.0), min_size=1, max_size=300),

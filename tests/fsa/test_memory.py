@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from lmu_asr.errors import GraphError
-from lmu_asr.fsa.memory import available_bytes, memory_limit, with_smaller_beams
+from lmu_asr.fsa.memory import available_bytes, memory_limit, peak_bytes, with_smaller_beams
 from lmu_asr.fsa.options import SearchOptions
 
 FLAT = """
@@ -74,3 +74,10 @@ def test_lattice_of_flat_posteriors_survives_a_small_machine() -> None:
     assert run.returncode == 0, run.stderr
     assert "ran out of memory" in run.stdout
     assert run.stdout.strip().endswith("True")
+
+
+def test_the_peak_is_that_of_the_process_alone():
+    held = bytearray(b"x") * (300 << 20)
+    code = "from lmu_asr.fsa.memory import peak_bytes; print(peak_bytes())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 1 << 20 < int(done.stdout) < len(held) < peak_bytes()

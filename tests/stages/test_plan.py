@@ -10,8 +10,10 @@ import pytest
 from lmu_asr.config import Config
 from lmu_asr.config_files import load_config, save_config
 from lmu_asr.config_paths import absolute_paths, portable
+from lmu_asr.errors import StageError
 from lmu_asr.stages import checks, plan
 from lmu_asr.stages.checks import missing
+from lmu_asr.stages.context import Context
 from lmu_asr.training.state import shaping_options
 
 ALL = range(7)
@@ -121,3 +123,12 @@ def test_a_project_that_is_moved_keeps_its_runs(monkeypatch: pytest.MonkeyPatch)
     assert shaping_options(moved) == options
     assert portable("variant", "/there/x") == "/there/x"
     assert shaping_options(replace(moved, seed=1)) != options
+
+
+def test_what_every_stage_stumbles_over_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(*_: object) -> None:
+        raise StageError("the same")
+
+    monkeypatch.setattr(plan, "say_plan", stumble)
+    context = Context(Config(), Path("data"), Path("exp"), "", 1)
+    assert plan._plan(context, ALL) == ["stage 0 (download): the same"]

@@ -45,6 +45,16 @@ def test_wrong_command_lines(arguments: list[str], message: str) -> None:
         (["--nj", "0"], "--nj 0: want 1 or more"),
         (["--nproc", "00"], "--nproc 0: want 1 or more"),
         (["--data", "--force"], "option --data wants a value"),
+        (
+            ["--launcher", "nosuch"],
+            "--launcher nosuch: want auto, plain, torchrun, accelerate or ray",
+        ),
+        (["--fsa", "nosuch"], "--fsa nosuch: want auto, k2 or openfst"),
+        (
+            ["--dry-run", "--set", "corpus.mirror=nonsense"],
+            "--set corpus.mirror=nonsense: want an address",
+        ),
+        (["--set", "corpus.dev=train"], "corpus.dev names 'train', which is the training set"),
         (["--force=maybe"], "--force is a flag"),
         (["--variant", "../../conf/gpu"], "--variant '../../conf/gpu': want a name"),
         (["--set", "corpus.id=.."], "--set corpus.id=..: want a name"),
@@ -201,3 +211,21 @@ def test_a_node_that_there_is_not(tmp_path: Path) -> None:
     done = run("--dry-run", "--num-nodes", "2", "--node-rank", "5", *places)
     assert done.returncode == 1
     assert "--node-rank 5 is outside --num-nodes 2" in done.stderr
+
+
+def test_a_shell_that_is_not_bash_hands_over() -> None:
+    for script in ("run.sh", "egs/own/run.sh", "utils/setup.sh"):
+        arguments = ["sh", str(ROOT / script), "--help"]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), script
+
+
+def test_a_directory_of_temporary_files_that_is_not_there(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [ROOT / "run.sh", "--dry-run"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TMPDIR": str(tmp_path / "none")},
+    )
+    assert done.returncode == 2 and f"TMPDIR={tmp_path}/none: no temporary files" in done.stderr

@@ -1,6 +1,6 @@
-"""Four signals in every stage, to the driver alone and to its group: it ends whole and goes on.
+"""Five signals in every stage, to the driver alone and to its group: it ends whole and goes on.
 
-A part of the table runs here, each signal and each way twice or more; all of it with
+A part of the table runs here (SIGQUIT is in tests/test_guard.py and test_stop.py); all of it with
 ``LMU_ASR_SIGNALS=all``.
 """
 
