@@ -17,7 +17,7 @@ import pytest
 import torch
 import torch.distributed
 
-PATIENCE = 10.0  # seconds: threads and children that were told to end may need a moment
+PATIENCE = 60.0  # seconds: threads and children that were told to end may need a moment
 # Helpers that serve the whole session: of multiprocessing, of Weights and Biases.
 SERVANTS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver", "wandb-core")
 # What libraries set for themselves when they are first used.

@@ -43,7 +43,7 @@ def test_sigkill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     code = (
         "import sys,time\nfrom lmu_asr.files import atomic_open\n"
         f"with atomic_open({str(path)!r}) as s:\n"
-        "    s.write('new' * 100000); s.flush(); print('half', flush=True); time.sleep(60)\n"
+        "    s.write('new' * 100000); s.flush(); print('half', flush=True); time.sleep(600)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert child.stdout is not None and child.stdout.readline() == b"half\n"

@@ -224,7 +224,7 @@ def alive(pid: int) -> bool:
 
 
 def wait_for(condition) -> None:
-    deadline = time.monotonic() + 20.0
+    deadline = time.monotonic() + 240.0
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

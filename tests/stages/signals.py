@@ -53,7 +53,7 @@ class Started:
                 preexec_fn=take_signals,
             )
 
-    def wait_for(self, path: Path, seconds: float = 120) -> None:
+    def wait_for(self, path: Path, seconds: float = 600) -> None:
         """Wait until a file is there, and the command not at its end."""
         deadline = time.monotonic() + seconds
         while not path.exists():
@@ -69,7 +69,7 @@ class Started:
         (os.killpg if to_group else os.kill)(self.process.pid, number)
         return self.finish(), self.output()[before:]
 
-    def finish(self, seconds: float = 120) -> int:
+    def finish(self, seconds: float = 600) -> int:
         """Wait for the end; returns the status."""
         try:
             return self.process.wait(seconds)
@@ -83,7 +83,7 @@ class Started:
         for pid in self.alive():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
 
     def alive(self) -> list[int]:
         """Processes of this command that run."""

@@ -42,7 +42,7 @@ def listening(pids: list[int]) -> set[tuple[str, int]]:
 def disturb(port: int) -> None:
     """Be a stranger: a request of another protocol, and a connection that says nothing."""
     for message in (b"GET / HTTP/1.0\r\n\r\n" + bytes(range(128, 256)), b""):
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as stranger:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as stranger:
             stranger.sendall(message)
 
 

@@ -18,7 +18,7 @@ def pause_before(replace):
     def wrapper(source, target, **kwargs):
         if fnmatch.fnmatch(Path(target).name, PATTERN):
             Path(MARK).touch()
-            time.sleep(60)
+            time.sleep(600)  # it is stopped before
         return replace(source, target, **kwargs)
 
     return wrapper
