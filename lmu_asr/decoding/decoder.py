@@ -140,7 +140,7 @@ def decode_split(
     """Decode one split with one method at the scales of ``options``.
 
     Args:
-        model: a ``CtcModel``.
+        model: a ``SpeechModel``.
         loader: batches of the split.
         method: ``greedy``, ``prefix_beam``, ``H``, ``HL``, ``HLG`` or one of the n-best methods.
         lang, graph, engine, options: as the search takes them; ``graph`` None where it needs none.

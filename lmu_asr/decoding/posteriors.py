@@ -119,7 +119,7 @@ def compute_posteriors(
     """Run the encoder over a split once.
 
     Args:
-        model: a ``CtcModel``: (features (N, T, F), lens (N,)) -> (log_probs (N, T', V), lens (N,)).
+        model: a ``SpeechModel``: (features (N, T, F), lens (N,)) -> (log_probs (N, T', V), lens (N,)).
         loader: batches of the split, each utterance once.
         device: where the model runs; log-probabilities come back to the CPU.
         chunk_frames: 0: whole utterances; else each utterance alone through ``model.step()`` in

@@ -13,8 +13,8 @@ from lmu_asr.errors import CheckpointError
 from lmu_asr.files import fingerprint, read_json, sha256_file
 from lmu_asr.lang.lang import Lang
 from lmu_asr.models.describe import count_parameters
-from lmu_asr.models.model import CtcModel, build_model, load_model, load_weights
 from lmu_asr.models.quant import is_quantized, pack_for_streaming, quantize
+from lmu_asr.models.system import SpeechModel, build_model, load_model, load_weights
 from lmu_asr.training.checkpoint import Checkpoint, load_checkpoint
 
 
@@ -22,7 +22,7 @@ from lmu_asr.training.checkpoint import Checkpoint, load_checkpoint
 class Trained:
     """A model with the hash of the file that it came from."""
 
-    model: CtcModel
+    model: SpeechModel
     sha256: str
     path: Path
 
@@ -80,7 +80,7 @@ def load_trained(config: Config, exp_dir: Path, lang: Lang) -> Trained:
     return Trained(_prepared(model.eval(), config.decode), sha256_file(path), path)
 
 
-def _prepared(model: CtcModel, decode: DecodeConfig) -> CtcModel:
+def _prepared(model: SpeechModel, decode: DecodeConfig) -> SpeechModel:
     """Return the model with the weights that ``decode.weights`` and streaming on a CPU ask for."""
     if decode.weights == "int8" and not is_quantized(model):
         return quantize(model)
@@ -89,7 +89,7 @@ def _prepared(model: CtcModel, decode: DecodeConfig) -> CtcModel:
     return model
 
 
-def _from_checkpoint(config: Config, path: Path, lang: Lang) -> CtcModel:
+def _from_checkpoint(config: Config, path: Path, lang: Lang) -> SpeechModel:
     checkpoint = load_checkpoint(path)
     _check_tokens(checkpoint, lang)
     model = build_model(config.model, config.features.num_mel_bins, lang.vocab_size)

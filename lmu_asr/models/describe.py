@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lmu_asr.models.model import CtcModel
 from lmu_asr.models.quant import Int8Linear, PackedLinear
+from lmu_asr.models.system import SpeechModel
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Description:
 
 
 def describe(
-    model: CtcModel, frame_shift_ms: float = 10.0, frame_length_ms: float = 25.0
+    model: SpeechModel, frame_shift_ms: float = 10.0, frame_length_ms: float = 25.0
 ) -> Description:
     """Describe ``model`` for features of the given hop and window; printable."""
     encoder = model.encoder
@@ -82,7 +82,7 @@ def state_bytes(state: Any) -> int:
 
 
 @torch.inference_mode()
-def _waiting_bytes(model: CtcModel) -> int:
+def _waiting_bytes(model: SpeechModel) -> int:
     """Bytes by which the state grows once frames wait for their look-ahead."""
     weight = model.encoder.norm.weight
     fresh = model.init_state(1)

@@ -11,7 +11,7 @@ import torch
 from lmu_asr.config import ModelConfig
 from lmu_asr.errors import ModelError
 from lmu_asr.models.describe import count_parameters
-from lmu_asr.models.model import build_model
+from lmu_asr.models.system import build_model
 
 Widen = Callable[[int], ModelConfig]
 

@@ -69,7 +69,7 @@ class Planner:
     ) -> None:
         self.config, self.prober, self.speech = config, prober, speech
         self.processes, self.budget = processes, budget
-        self.views = prober.step.loss.views
+        self.views = prober.step.head.views
         self._end = time.monotonic() + MEASURING_SECONDS
         self._rate = 0.0  # seconds a padded frame, of the last step
 
@@ -205,7 +205,7 @@ def describe_model(step: GradientStep) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in step.model.parameters()),
         "trained_parameters": trained,
         "weights_gradients_and_optimizer_mib": round((8 + ADAM_BYTES) * trained / MIB, 2),
-        "views": step.loss.views,
+        "views": step.head.views,
     }
 
 

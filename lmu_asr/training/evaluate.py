@@ -11,28 +11,16 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import cast
 
 import kaldialign
 import torch
 from torch import Tensor, nn
 
 from lmu_asr.errors import LangError, TrainingError
+from lmu_asr.models.head import Head, Targets, Tokens
 from lmu_asr.training.distributed import World
-from lmu_asr.training.loss import CtcLoss
 from lmu_asr.training.step import Batch, is_out_of_memory
-
-
-class Tokens(Protocol):
-    """What training asks of a lang directory."""
-
-    unit: str
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text."""
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """Words (phones, where these are the tokens) of token ids."""
 
 
 @dataclass(frozen=True)
@@ -47,24 +35,11 @@ class DevResult:
     utterances: int
 
 
-def greedy_tokens(log_probs: Tensor, lens: Tensor) -> list[list[int]]:
-    """Best token of every frame, repeats merged, blanks (0) removed.
-
-    Args:
-        log_probs: ``(N, T, V)``.
-        lens: ``(N,)`` frames of each utterance.
-    """
-    best = log_probs.argmax(dim=-1).tolist()  # (N, T)
-    rows = (row[:size] for row, size in zip(best, lens.tolist(), strict=True))
-    return [[token for token, _ in itertools.groupby(row) if token != 0] for row in rows]
-
-
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
     batches: Iterable[Batch],
     lang: Tokens,
-    ctc: CtcLoss,
     world: World,
     precision: torch.dtype | None = None,
     heartbeat: Callable[[], None] = lambda: None,
@@ -84,7 +59,7 @@ def evaluate(
             own = batches_of_round[world.rank : world.rank + 1]
             for batch in own or (batches_of_round[:1] if together else []):
                 part = _Part(batch.features, batch.feature_lens, batch.texts)
-                found = _evaluate_part(model, part, lang, ctc, world.device, precision, together)
+                found = _evaluate_part(model, part, lang, world.device, precision, together)
                 sums += found if own else 0.0 * found
             heartbeat()
     finally:
@@ -122,7 +97,6 @@ def _evaluate_part(
     model: nn.Module,
     part: _Part,
     lang: Tokens,
-    ctc: CtcLoss,
     device: torch.device,
     precision: torch.dtype | None,
     together: bool = False,
@@ -133,7 +107,7 @@ def _evaluate_part(
         TrainingError: memory does not hold one utterance.
     """
     try:
-        return _sums(model, part, lang, ctc, device, precision)
+        return _sums(model, part, lang, device, precision)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -147,7 +121,7 @@ def _evaluate_part(
     gc.collect()
     logging.warning("out of memory in validation with %d utterances: in halves", len(part.texts))
     return sum(
-        (_evaluate_part(model, p, lang, ctc, device, precision) for p in part.halves()),
+        (_evaluate_part(model, p, lang, device, precision) for p in part.halves()),
         torch.zeros(5, dtype=torch.float64),
     )
 
@@ -156,27 +130,27 @@ def _sums(
     model: nn.Module,
     batch: _Part,
     lang: Tokens,
-    ctc: CtcLoss,
     device: torch.device,
     precision: torch.dtype | None,
 ) -> Tensor:
+    head = cast(Head, model.head)
     features = batch.features.to(device, non_blocking=True)
+    spelled = [_targets(head, lang, text) for text in batch.texts]
+    # a text that cannot be spelled has no loss: whatever comes out for no tokens is not read
+    targets = Targets([target or [] for target in spelled], batch.texts)
     with torch.autocast(device.type, precision, enabled=precision is not None):
-        log_probs, lens = model(features, batch.feature_lens.to(device))
-    targets = [_targets(lang, text) for text in batch.texts]
-    known = [index for index, target in enumerate(targets) if target is not None]
-    spelled = [targets[i] or [] for i in known]
-    losses = ctc(log_probs[known], lens[known], spelled) if known else lens.new_zeros(0).float()
-    finite = torch.isfinite(losses)
-    errors, words = _errors(lang, batch.texts, greedy_tokens(log_probs, lens))
-    values = [losses[finite].sum(), lens[known][finite].sum(), errors, words, len(batch.texts)]
+        losses, outputs, lens = model(features, batch.feature_lens.to(device), targets)
+    known = torch.tensor([target is not None for target in spelled], device=losses.device)
+    counted = known & torch.isfinite(losses)
+    errors, words = _errors(lang, batch.texts, head.greedy(outputs, lens))
+    values = [losses[counted].sum(), lens[counted].sum(), errors, words, len(batch.texts)]
     return torch.tensor([float(value) for value in values], dtype=torch.float64)
 
 
-def _targets(lang: Tokens, text: str) -> list[int] | None:
-    """Token ids, or None for a text that training never saw the symbols of."""
+def _targets(head: Head, lang: Tokens, text: str) -> list[int] | None:
+    """Target tokens, or None for a text that training never saw the symbols of."""
     try:
-        return lang.encode(text)
+        return head.targets(text, lang)
     except LangError:
         return None
 
@@ -192,5 +166,7 @@ def _errors(lang: Tokens, texts: Sequence[str], hypotheses: Sequence[list[int]])
 
 def _spoken(lang: Tokens, word: str) -> str:
     """The word, or its phones where these are the tokens; unknown, it stands for itself, an error."""
-    ids = _targets(lang, word)
-    return word if ids is None else lang.decode(ids)
+    try:
+        return lang.decode(lang.encode(word))
+    except LangError:
+        return word

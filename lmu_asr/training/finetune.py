@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from lmu_asr.errors import ConfigError
-from lmu_asr.models.model import load_weights
+from lmu_asr.models.system import load_weights
 from lmu_asr.training.checkpoint import load_checkpoint
 
 HEAD = "head."

@@ -181,7 +181,7 @@ class Prober:
     def _batch(self, rows: int, bucket: Bucket) -> TrainBatch:
         generator = torch.Generator().manual_seed(self.seed)
         size = (rows, bucket.frames, self.bins)  # (N, T, F)
-        views = [torch.randn(size, generator=generator) for _ in range(self.step.loss.views)]
+        views = [torch.randn(size, generator=generator) for _ in range(self.step.head.views)]
         targets = [[1 + place % 2 for place in range(bucket.tokens)]] * rows
         names = [f"probe-{row}" for row in range(rows)]
         return TrainBatch(tuple(views), torch.full((rows,), bucket.frames), targets, names, 0.0)

@@ -91,7 +91,8 @@ def _make_trainer(
     if config.train.sync_batchnorm:
         model = synchronize_batchnorm(model, world)
     record = Path(exp_dir) / "dropped.jsonl"
-    source = LoaderSource(config, data_dir, lang, model.output_lens, world, record)
+    source = LoaderSource(config, data_dir, lang, model, world, record)
+    model.head.prepare(config, lang, source.transcripts())
     identity = Identity(source.manifest_fingerprint(), tokens, shaping_options(config))
     describe(config, model, world)
     check_stop()

@@ -12,10 +12,9 @@ from torch import nn
 from lmu_asr.config import Config
 from lmu_asr.errors import DataError, TrainingError
 from lmu_asr.files import read_json
-from lmu_asr.models.model import CtcModel, build_model
+from lmu_asr.models.system import SpeechModel, build_model
 from lmu_asr.training.distributed import World, log_main, set_threads
 from lmu_asr.training.finetune import start_from
-from lmu_asr.training.loss import inter_ctc_layers
 from lmu_asr.training.optim import count_parameters
 from lmu_asr.training.state import seed_everything
 
@@ -69,7 +68,7 @@ def _keep_empty_memory_empty() -> None:
         cast(Any, torch.utils.deterministic).fill_uninitialized_memory = False
 
 
-def make_model(config: Config, data_dir: Path, vocab_size: int, tokens: str = "") -> CtcModel:
+def make_model(config: Config, data_dir: Path, vocab_size: int, tokens: str = "") -> SpeechModel:
     """Build the model of the configuration, with the normalisation of the training split.
 
     ``tokens``: fingerprint of the tokens, by which weights to start from keep their output layer.
@@ -88,13 +87,12 @@ def make_model(config: Config, data_dir: Path, vocab_size: int, tokens: str = ""
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise DataError(f"{path}: not the statistics of features ({error}); run stage 1") from error
     model = build_model(config.model, config.features.num_mel_bins, vocab_size, cmvn)
-    model.taps = inter_ctc_layers(config)
     if config.train.init_from:
         start_from(model, config.train.init_from, tokens)
     return model
 
 
-def synchronize_batchnorm(model: CtcModel, world: World) -> CtcModel:
+def synchronize_batchnorm(model: SpeechModel, world: World) -> SpeechModel:
     """Let batch normalisation see all processes (``train.sync_batchnorm``); says where it cannot."""
     layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not layers:
@@ -103,10 +101,10 @@ def synchronize_batchnorm(model: CtcModel, world: World) -> CtcModel:
     if world.device.type != "cuda" or world.world_size == 1:
         log_main(world, "train.sync_batchnorm: needs several GPUs; each process has its own")
         return model
-    return cast(CtcModel, nn.SyncBatchNorm.convert_sync_batchnorm(model))
+    return cast(SpeechModel, nn.SyncBatchNorm.convert_sync_batchnorm(model))
 
 
-def describe(config: Config, model: CtcModel, world: World) -> None:
+def describe(config: Config, model: SpeechModel, world: World) -> None:
     """Log what is going to be trained, and on what."""
     log_main(
         world,

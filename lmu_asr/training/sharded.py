@@ -140,8 +140,8 @@ class ShardedStep(GradientStep):
         features = torch.zeros(1, EMPTY_FRAMES, self.bins, device=device)  # (1, T, F)
         lens = torch.tensor([EMPTY_FRAMES], device=device)
         with torch.autocast(device.type, self.precision, enabled=self.precision is not None):
-            log_probs: Tensor = self.model(features, lens)[0]  # (1, T', V)
-        self._differentiate(log_probs.sum() * 0.0)
+            outputs: Tensor = self.model(features, lens)[0]  # (1, T', S)
+        self._differentiate(outputs.sum() * 0.0)
 
 
 class Fsdp(Strategy):

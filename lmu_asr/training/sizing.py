@@ -17,7 +17,6 @@ from lmu_asr.lang.lang import Lang
 from lmu_asr.training.autoconf import describe_model, make_plan, set_checkpointing
 from lmu_asr.training.distributed import World, log_main
 from lmu_asr.training.finetune import freeze
-from lmu_asr.training.loss import make_training_loss
 from lmu_asr.training.plan import Plan, plan_keys
 from lmu_asr.training.precision import dtype_of
 from lmu_asr.training.profile import can_measure, free_bytes, profile_machine, profile_speech
@@ -84,9 +83,7 @@ class Sizing:
             return "the model lies in shards; train.frame_limit sets the size of chunks"
         if not can_measure(self.world.device):
             return f"torch {torch.__version__} does not tell when memory of a CPU is freed"
-        if step.loss.graph is not None:
-            return "memory of train.loss=graph_ctc follows the words, which no probe has"
-        return None
+        return step.head.unmeasured or None
 
     def _plan(self, step: GradientStep) -> Plan:
         speech = profile_speech(self.source.lengths())
@@ -152,8 +149,8 @@ def measure(
     tokens = fingerprint([lang.unit, lang.tokens])
     model = make_model(config, data_dir, lang.vocab_size, tokens).to(world.device).train()
     freeze(model, config.train.freeze)
-    source = LoaderSource(config, data_dir, lang, model.output_lens, world)
+    source = LoaderSource(config, data_dir, lang, model, world)
+    model.head.prepare(config, lang, source.transcripts())
     precision = choose_precision(config.train.precision, world)
-    loss = make_training_loss(config, lang, source.transcripts())
-    step = GradientStep(model, loss, world, precision, lambda: None)
+    step = GradientStep(model, world, precision, lambda: None)
     return Sizing(config, source, exp_dir, world, fresh)(step)

@@ -1,4 +1,4 @@
-"""The data of a training run: loaders, targets, the exact CTC length filter, augmented views.
+"""The data of a training run: loaders, targets, the utterances that the head can learn, augmented views.
 
 Augmentation of an utterance depends on the seed, the epoch, its id and the view alone: the same
 for any number of processes, any batch and any place of resuming.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from lmu_asr.data.lengths import Lengths, lengths_of, lengths_of_index
 from lmu_asr.data.shar_sampler import SharSource, build_shar_loader, open_shar
 from lmu_asr.errors import DataError, LangError
 from lmu_asr.files import fingerprint, sha256_file, write_jsonl
-from lmu_asr.lang.lang import Lang, ctc_min_frames
+from lmu_asr.lang.lang import Lang
+from lmu_asr.models.system import SpeechModel
 from lmu_asr.text_lines import read_transcripts
 from lmu_asr.training.distributed import World
 from lmu_asr.training.state import derive_seed
@@ -35,18 +36,18 @@ from lmu_asr.training.step import Batch, TrainBatch
 BATCHES_TIMED = 4
 
 
-class CtcFilter:
-    """Keeps the utterances that CTC can align: frames >= tokens + adjacent repeats.
+class HeadFilter:
+    """Keeps the utterances that the head can learn.
 
     Args:
+        model: its head says what it can learn.
         lang: tokenizer.
-        output_lens: frames in to frames out of the encoder, ``(N,) -> (N,)``.
     """
 
-    def __init__(self, lang: Lang, output_lens: Callable[[Tensor], Tensor]) -> None:
-        self.lang = lang
+    def __init__(self, model: SpeechModel, lang: Lang) -> None:
+        self.head, self.lang = model.head, lang
         self._frames = functools.lru_cache(maxsize=None)(
-            lambda frames: int(output_lens(torch.tensor([frames])))
+            lambda frames: int(model.output_lens(torch.tensor([frames])))
         )
         self.dropped: dict[str, str] = {}
 
@@ -60,15 +61,10 @@ class CtcFilter:
     def _reason(self, cut: Any) -> str | None:
         text = " ".join(s.text or "" for s in cut.supervisions)
         try:
-            least = ctc_min_frames(self.lang.encode(text))
+            target = self.head.targets(text, self.lang)
         except LangError as error:
             return str(error)
-        if least == 0:
-            return "empty text"
-        frames = self._frames(cut.num_frames)
-        if frames >= least:
-            return None
-        return f"{frames} frames after subsampling, but its text needs {least}"
+        return self.head.refusal(target, self._frames(cut.num_frames))
 
 
 class LoaderSource:
@@ -78,7 +74,7 @@ class LoaderSource:
         config: the resolved configuration.
         data_dir: holds ``<split>_cuts.jsonl.gz`` of the training and development splits.
         lang: tokenizer.
-        output_lens: frames in to frames out of the encoder, ``(N,) -> (N,)``.
+        model: its head says what it learns from, and how many views of it.
         world: the processes of the run.
         record: file for the utterances left out and why, written by rank 0.
 
@@ -91,11 +87,12 @@ class LoaderSource:
         config: Config,
         data_dir: Path,
         lang: Lang,
-        output_lens: Callable[[Tensor], Tensor],
+        model: SpeechModel,
         world: World,
         record: Path | None = None,
     ) -> None:
         self.config, self.lang, self.world = config, lang, world
+        self.head = model.head
         self.workers = config.train.num_workers
         self.record = record if world.is_main else None
         self.train_path = data_dir / f"{config.corpus.train}_cuts.jsonl.gz"
@@ -103,7 +100,7 @@ class LoaderSource:
         for path in (self.dev_path,) if config.train.shar else (self.train_path, self.dev_path):
             if not path.is_file():
                 raise DataError(f"{path}: no such manifest; run stage 1 (features) first")
-        self.filter = CtcFilter(lang, output_lens)
+        self.filter = HeadFilter(model, lang)
         self.shar = self._open_shar() if config.train.shar else None
 
     def _open_shar(self) -> SharSource:
@@ -139,7 +136,7 @@ class LoaderSource:
         sampler = self._loader(0, 0).batches
 
         def count(text: str) -> int:
-            return len(self.lang.encode(text))
+            return len(self.head.targets(text, self.lang))
 
         if isinstance(sampler, IndexedSampler):
             return lengths_of_index(sampler.index, self.filter, count)
@@ -187,12 +184,11 @@ class LoaderSource:
         return loader
 
     def _prepare(self, batch: Batch, epoch: int) -> TrainBatch:
-        count = 2 if self.config.train.cr_ctc > 0 else 1
-        seeds = [(self.config.seed, "augment", epoch, view) for view in range(count)]
+        seeds = [(self.config.seed, "augment", epoch, view) for view in range(self.head.views)]
         views = [augment(batch, self.config.augment, seed) for seed in seeds]
         if self.world.device.type == "cuda":
             views = [view.pin_memory() for view in views]
-        targets = [self.lang.encode(text) for text in batch.texts]
+        targets = [self.head.targets(text, self.lang) for text in batch.texts]
         return TrainBatch(
             tuple(views),
             batch.feature_lens,

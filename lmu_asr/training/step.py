@@ -14,13 +14,13 @@ import gc
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from lmu_asr.models.head import Head, Targets
 from lmu_asr.training.distributed import World
-from lmu_asr.training.loss import TrainingLoss
 from lmu_asr.training.optim import FlatGradients
 
 
@@ -108,15 +108,13 @@ class GradientStep:
     """Forward, loss and backward of the batches of one step, and the collective after them.
 
     Args:
-        model: ``(features (N, T, F), lens (N,)) -> (log_probs (N, T', V) float32, lens (N,))``.
-        loss: loss of each utterance.
+        model: ``(features (views * N, T, F), lens, targets of N) -> (losses (N,), outputs, lens)``.
         world: the processes of the run.
         precision: autocast type, or None for float32.
         reseed: called before each try, so that a retry draws the same random numbers.
 
     Attributes:
         together: whether a pass is a collective, so that all processes run the same number of them.
-        power: of the posteriors behind the loss's alignments; below 1 they are flattened.
     """
 
     together = False
@@ -124,20 +122,17 @@ class GradientStep:
     def __init__(
         self,
         model: nn.Module,
-        loss: TrainingLoss,
         world: World,
         precision: torch.dtype | None,
         reseed: Callable[[], None],
     ) -> None:
-        self.model = model
-        self.loss = loss
+        self.model, self.head = model, cast(Head, model.head)
         self.world = world
         self.precision = precision
         self.reseed = reseed
         self.flat = self._make_gradients()
         self.limits: Sequence[tuple[int, int]] = ()  # longest frames, frames at once
         self.frame_limit: int | None = None  # found when memory ran out
-        self.power = 1.0
         self.thrashed = 0
         self.losses: list[tuple[list[str], Tensor]] = []
         self.bins = 0
@@ -262,8 +257,8 @@ class GradientStep:
         lens = part.feature_lens.repeat(len(part.views))
         features = views.to(device, non_blocking=True)  # (N, T, F)
         with torch.autocast(device.type, self.precision, enabled=self.precision is not None):
-            log_probs, out_lens = self.model(features, lens.to(device, non_blocking=True))
-        losses = self.loss(log_probs, out_lens, part.targets, part.texts, self.power)  # (N,)
+            targets = Targets(part.targets, part.texts)
+            losses, _, out_lens = self.model(features, lens.to(device, non_blocking=True), targets)
         self._differentiate(losses.sum() * scale)
         losses = losses.detach()
         self.losses.append((part.ids, losses))

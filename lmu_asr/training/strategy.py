@@ -15,7 +15,6 @@ from torch import nn
 from lmu_asr.config import Config, TrainConfig
 from lmu_asr.errors import TrainingError
 from lmu_asr.training.distributed import World
-from lmu_asr.training.loss import TrainingLoss
 from lmu_asr.training.optim import build_optimizer
 from lmu_asr.training.step import GradientStep
 
@@ -40,13 +39,12 @@ class Strategy:
     def step(
         self,
         model: nn.Module,
-        loss: TrainingLoss,
         world: World,
         precision: torch.dtype | None,
         reseed: Callable[[], None],
     ) -> GradientStep:
         """The gradient step of the placed model; arguments as of :class:`GradientStep`."""
-        return self.gradient_step(self.trained(model), loss, world, precision, reseed)
+        return self.gradient_step(self.trained(model), world, precision, reseed)
 
 
 def is_for_several(config: Config, world: World) -> bool:

@@ -15,16 +15,17 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from lmu_asr.config import Config
 from lmu_asr.errors import TrainingError
+from lmu_asr.models.head import Head, Tokens
 from lmu_asr.training.checkpoint import Checkpoint
 from lmu_asr.training.distributed import World, log_main
-from lmu_asr.training.evaluate import DevResult, Tokens, evaluate
+from lmu_asr.training.evaluate import DevResult, evaluate
 from lmu_asr.training.finetune import freeze
 from lmu_asr.training.finish import average_epochs, keep_epoch, write_summary
 from lmu_asr.training.interrupt import (
@@ -35,7 +36,6 @@ from lmu_asr.training.interrupt import (
     mark_stopped,
 )
 from lmu_asr.training.lock import sole_run
-from lmu_asr.training.loss import make_training_loss
 from lmu_asr.training.metrics import MetricsLog
 from lmu_asr.training.mirror import open_store
 from lmu_asr.training.monitor import (
@@ -80,8 +80,7 @@ class Trainer:
 
     Args:
         config: the resolved configuration.
-        model: ``(features (N, T, F), lens (N,)) -> (log_probs (N, T', V) float32, lens (N,))``,
-            on the CPU, the same weights in every process.
+        model: on the CPU, the same weights in every process, its head prepared.
         source: training and development batches.
         lang: tokens and tokenizer.
         identity: what checkpoints of this run must agree with.
@@ -106,14 +105,12 @@ class Trainer:
         self.identity, self.exp_dir, self.world = identity, Path(exp_dir), world
         self.options = config.train
         self.precision = choose_precision(config.train.precision, world)
+        self.head = cast(Head, model.head)
         freeze(model, config.train.freeze)
         strategy = choose_strategy(config, world)
         self.model = strategy.place(model, world).train()
-        self.loss = make_training_loss(config, lang, source.transcripts())
         self.optimizer = strategy.optimizer(self.model, config.train)
-        self.gradients = strategy.step(
-            self.model, self.loss, world, self.precision, self._seed_step
-        )
+        self.gradients = strategy.step(self.model, world, self.precision, self._seed_step)
         self.gradients.bins = config.features.num_mel_bins
         fp16 = self.precision is torch.float16
         self.scale = LossScale(2.0**16, 0, True) if fp16 else LossScale()
@@ -204,7 +201,7 @@ class Trainer:
         state = self.state
         state.step += 1
         set_learning_rate(self.optimizer, self._learning_rate())
-        self.gradients.power = min(1.0, state.step / (self.options.anneal_steps + 1))
+        self.head.begin_step(state.step)
         sums = self.gradients.run(group, self.scale.scale, self._is_save_due(), self.stop.asked)
         if sums.hopeless:
             raise TrainingError(
@@ -299,7 +296,6 @@ class Trainer:
             self.model,
             self.source.dev_batches(),
             self.lang,
-            self.loss.last or self.loss.ctc,
             self.world,
             self.gradients.precision,
             self._heartbeat,
@@ -315,7 +311,7 @@ class Trainer:
         state = self.state
         self._tick()
         figures = state.epoch, state.step, result.wer, result.loss, state.epoch_seconds
-        record = EpochRecord(*figures, by_loss=self.loss.last is not None)
+        record = EpochRecord(*figures, by_loss=self.head.by_loss)
         nothing = math.inf, math.inf
         best = record.rank() < min((e.rank() for e in state.epochs), default=nothing)
         state.epochs.append(record)

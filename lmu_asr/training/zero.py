@@ -74,14 +74,14 @@ class Autocast(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.head = model, model.head
         self.precision: torch.dtype | None = None
 
-    def forward(self, features: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (N, T, F) to log-probabilities (N, T', V)."""
+    def forward(self, features: Tensor, *arguments: Any) -> Any:
+        """As the model's own."""
         kind = features.device.type
         with torch.autocast(kind, self.precision, enabled=self.precision is not None):
-            return cast("tuple[Tensor, Tensor]", self.model(features, lens))
+            return self.model(features, *arguments)
 
 
 class ZeroOptimizer:

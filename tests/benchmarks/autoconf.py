@@ -24,7 +24,6 @@ from lmu_asr.data.dataset import Loader
 from lmu_asr.lang.lang import Lang
 from lmu_asr.training.autoconf import SHARE, Planner, describe_model
 from lmu_asr.training.distributed import current_world
-from lmu_asr.training.loss import make_training_loss
 from lmu_asr.training.optim import build_optimizer
 from lmu_asr.training.plan import BucketPlan, Plan
 from lmu_asr.training.probe import Probe, Prober
@@ -52,9 +51,9 @@ class Run:
         lang = Lang.load(lang_dir)
         self.config = config
         self.model = make_model(config, data_dir, lang.vocab_size, "").train()
-        self.source = LoaderSource(config, data_dir, lang, self.model.output_lens, world)
-        loss = make_training_loss(config, lang, self.source.transcripts())
-        self.step = GradientStep(self.model, loss, world, None, lambda: None)
+        self.source = LoaderSource(config, data_dir, lang, self.model, world)
+        self.model.head.prepare(config, lang, self.source.transcripts())
+        self.step = GradientStep(self.model, world, None, lambda: None)
         self.optimizer = build_optimizer(self.model, config.train)
 
     def speed(self, batches: Iterable[TrainBatch], seconds: float) -> dict[str, float]:

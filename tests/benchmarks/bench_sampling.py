@@ -26,7 +26,6 @@ from lmu_asr.lang.lang import Lang
 from lmu_asr.lang.prepare import prepare_lang
 from lmu_asr.stages.stamp import make_stamp, output_states
 from lmu_asr.training.distributed import current_world
-from lmu_asr.training.loss import make_training_loss
 from lmu_asr.training.setup import make_model
 from lmu_asr.training.sizing import Sizing
 from lmu_asr.training.source import LoaderSource
@@ -121,9 +120,9 @@ def train(root: Path, start_share: float) -> None:
     begin = time.perf_counter()
     lang = Lang.load(root / "lang")
     model = make_model(config, root, lang.vocab_size, "").train()
-    source = LoaderSource(config, root, lang, model.output_lens, world)
-    loss = make_training_loss(config, lang, source.transcripts())
-    step = GradientStep(model, loss, world, None, lambda: None)
+    source = LoaderSource(config, root, lang, model, world)
+    model.head.prepare(config, lang, source.transcripts())
+    step = GradientStep(model, world, None, lambda: None)
     count = source.count_batches(3)
     counted = time.perf_counter() - begin
     plan = Sizing(config, source, root, world)(step)

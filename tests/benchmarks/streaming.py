@@ -17,8 +17,8 @@ import torch
 from lmu_asr.config import ModelConfig
 from lmu_asr.files import atomic_write_text
 from lmu_asr.models.describe import describe
-from lmu_asr.models.model import CtcModel, build_model
 from lmu_asr.models.quant import pack_for_streaming, quantize
+from lmu_asr.models.system import SpeechModel, build_model
 from tests.benchmarks.machine import processor
 
 FEATURES, VOCABULARY = 80, 500
@@ -39,7 +39,7 @@ def median_seconds(step: Callable[[], None], repeats: int) -> float:
 
 
 @torch.inference_mode()
-def chunk_seconds(model: CtcModel, frames: int, streams: int, repeats: int) -> float:
+def chunk_seconds(model: SpeechModel, frames: int, streams: int, repeats: int) -> float:
     """Median seconds of one step of ``frames`` frames in each of ``streams`` streams."""
     chunk = torch.randn(streams, frames, FEATURES)
     state = model.init_state(streams)
@@ -52,13 +52,13 @@ def chunk_seconds(model: CtcModel, frames: int, streams: int, repeats: int) -> f
 
 
 @torch.inference_mode()
-def offline_seconds(model: CtcModel, frames: int, repeats: int) -> float:
+def offline_seconds(model: SpeechModel, frames: int, repeats: int) -> float:
     """Median seconds of one whole utterance of ``frames`` frames."""
     x = torch.randn(1, frames, FEATURES)
     return median_seconds(lambda: model(x) and None, repeats)
 
 
-def table(models: dict[str, CtcModel], repeats: int) -> str:
+def table(models: dict[str, SpeechModel], repeats: int) -> str:
     """Measure every form and return the table as Markdown."""
     rows = [
         "| weights | RTF, 40 ms chunks | RTF, 320 ms chunks | RTF, 20 s at once |"

@@ -13,9 +13,9 @@ from lmu_asr.decoding.trained import checkpoint_path, load_trained, training_sec
 from lmu_asr.errors import CheckpointError
 from lmu_asr.files import fingerprint, sha256_file
 from lmu_asr.lang.lang import Lang
-from lmu_asr.models.model import CtcModel, build_model, save_model
 from lmu_asr.models.quant import is_quantized
 from lmu_asr.models.streaming_block import StreamingBlock
+from lmu_asr.models.system import SpeechModel, build_model, save_model
 from lmu_asr.training.checkpoint import save_checkpoint
 from tests.decoding.fakes import make_lang
 
@@ -30,12 +30,12 @@ def lang(tmp_path_factory: pytest.TempPathFactory) -> Lang:
     return make_lang(tmp_path_factory.mktemp("lang"), ["one two"])
 
 
-def make_model(lang: Lang, config: ModelConfig = MODEL) -> CtcModel:
+def make_model(lang: Lang, config: ModelConfig = MODEL) -> SpeechModel:
     torch.manual_seed(0)
     return build_model(config, 20, lang.vocab_size).eval()
 
 
-def save(model: CtcModel, path: Path, tokens: str = "", **tensors: object) -> None:
+def save(model: SpeechModel, path: Path, tokens: str = "", **tensors: object) -> None:
     meta = {"identity": {"tokens": tokens}} if tokens else {}
     save_checkpoint(path, {"model": model.state_dict(), **tensors}, meta)
 

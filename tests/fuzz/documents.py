@@ -19,7 +19,7 @@ from lmu_asr.data.index import Index, write_index
 from lmu_asr.decoding.trained import training_seconds
 from lmu_asr.decoding.tune import Scales, Trial, Tuned, load_scales, save_scales
 from lmu_asr.lang.lang import read_info
-from lmu_asr.models.model import load_weights
+from lmu_asr.models.system import load_weights
 from lmu_asr.scoring.record import Rate, Results, UtteranceResult, load_results, save_results
 from lmu_asr.stages.stamp import Stamp
 from lmu_asr.training.checkpoint import load_checkpoint, serialize, write_sealed

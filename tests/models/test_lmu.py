@@ -14,8 +14,8 @@ from lmu_asr.models.encoder import build_encoder
 from lmu_asr.models.gated_lmu import DepthwiseConv, GatedLmu
 from lmu_asr.models.lmu import LMU, LMUCell, ParallelLMU
 from lmu_asr.models.memory import LegendreMemory
-from lmu_asr.models.model import CtcModel, build_model
 from lmu_asr.models.quant import pack_for_streaming, quantize
+from lmu_asr.models.system import SpeechModel, build_model
 
 FORMS = ["auto", "sequential", "fft", "chunked"]
 
@@ -193,7 +193,9 @@ def test_honesty(variant: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("make", [pack_for_streaming, quantize])
 @pytest.mark.parametrize("order", [5, 8, 16])
-def test_honesty_of_the_compiled_stream(make: Callable[[CtcModel], CtcModel], order: int) -> None:
+def test_honesty_of_the_compiled_stream(
+    make: Callable[[SpeechModel], SpeechModel], order: int
+) -> None:
     """The state that a packed block carries obeys the Legendre A and B, frame by frame."""
     torch.manual_seed(8)
     config = ModelConfig(

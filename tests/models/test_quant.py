@@ -12,7 +12,6 @@ from lmu_asr.config import ModelConfig
 from lmu_asr.errors import ModelError
 from lmu_asr.models.describe import count_parameters
 from lmu_asr.models.kernels import elementwise
-from lmu_asr.models.model import build_model, load_model, save_model
 from lmu_asr.models.quant import (
     Int8Linear,
     PackedLinear,
@@ -22,6 +21,7 @@ from lmu_asr.models.quant import (
     quantize,
     unpack,
 )
+from lmu_asr.models.system import build_model, load_model, save_model
 
 SMALL = ModelConfig(
     dim=8, num_layers=2, thetas=[3.0, 9.0], memory_order=4, num_heads=2, bidirectional=False

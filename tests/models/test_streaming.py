@@ -13,8 +13,8 @@ from torch import Tensor
 from lmu_asr.config import ModelConfig
 from lmu_asr.errors import ModelError
 from lmu_asr.models.describe import state_bytes
-from lmu_asr.models.model import CtcModel, build_model
 from lmu_asr.models.quant import pack_for_streaming, quantize
+from lmu_asr.models.system import SpeechModel, build_model
 
 FEATURES = 6
 CHUNKS = (1, 4, 16, 37, 10_000)  # 10,000: whole
@@ -41,12 +41,12 @@ def random_config(draw: random.Random, encoder: str) -> ModelConfig:
     )
 
 
-def random_model(draw: random.Random, encoder: str) -> CtcModel:
+def random_model(draw: random.Random, encoder: str) -> SpeechModel:
     cmvn = (torch.randn(FEATURES), torch.rand(FEATURES) + 0.5)
     return build_model(random_config(draw, encoder), FEATURES, 7, cmvn).eval()
 
 
-def stream(model: CtcModel, x: Tensor, chunk: int) -> Tensor:
+def stream(model: SpeechModel, x: Tensor, chunk: int) -> Tensor:
     """Run x (N, T, F) through step() in chunks, then flush()."""
     state = model.init_state(x.shape[0])
     outputs = []
@@ -136,7 +136,7 @@ def test_state_does_not_grow_with_the_stream() -> None:
 
 @pytest.mark.parametrize("make", [pack_for_streaming, quantize])
 def test_packed_step_leaves_the_given_state_alone_and_survives_a_copy(
-    make: Callable[[CtcModel], CtcModel],
+    make: Callable[[SpeechModel], SpeechModel],
 ) -> None:
     torch.manual_seed(7)
     config = ModelConfig(

@@ -26,7 +26,7 @@ from lmu_asr.data.mono import FIRST_CHANNEL, SCALED
 from lmu_asr.decoding.decode import run_decoding
 from lmu_asr.fsa.graphs import compile_graph
 from lmu_asr.lang.ngram import train_ngram, write_arpa
-from lmu_asr.models.model import build_model
+from lmu_asr.models.system import build_model
 from lmu_asr.scoring.transcripts import read_recogs
 from lmu_asr.stages import transcribe as stage
 from lmu_asr.stages.common import Context

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from torch.utils.checkpoint import checkpoint
 from lmu_asr.config import Config
 from lmu_asr.data.lengths import Lengths
 from lmu_asr.errors import TrainingError
+from lmu_asr.models.ctc import CtcHead
+from lmu_asr.models.head import Targets
 from lmu_asr.training import sizing as sizing_module
 from lmu_asr.training.autoconf import SHARE, make_plan, plan_buckets, plan_loading, share_of_batch
 from lmu_asr.training.distributed import World, current_world
@@ -26,7 +29,7 @@ from lmu_asr.training.sizing import Sizing, common_plan
 from lmu_asr.training.step import GradientStep
 from tests.training.test_probe import step_of
 from tests.training.test_step import SmallMemory, train_batch
-from tests.training.toy import F, ToyModel, toy_config
+from tests.training.toy import F, ToyModel, answer, toy_config
 
 WORLD = current_world(prefer_gpu=False)
 LENGTHS = Lengths(np.array([20, 20, 30, 50]), np.arange(4), np.array([3, 4, 5, 9]))
@@ -86,10 +89,10 @@ class Deep(nn.Module):
         super().__init__()
         self.encoder = Layers()
         self.encoder.grad_checkpoint = again
-        self.head = nn.Linear(F, 5)
+        self.head = CtcHead(F, 5)
 
-    def forward(self, x: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.log_softmax(self.head(self.encoder(x)), dim=-1), lens
+    def forward(self, x: Tensor, lens: Tensor, targets: Targets | None = None) -> Any:
+        return answer(self.head, self.head(self.encoder(x)), lens, targets)
 
 
 def config(*options: str) -> Config:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lmu_asr.errors import CheckpointError, DocumentError, advice
-from lmu_asr.models.model import load_weights
+from lmu_asr.models.system import load_weights
 from lmu_asr.training import checkpoint as module
 from lmu_asr.training.checkpoint import CheckpointStore, load_checkpoint, save_checkpoint
 from lmu_asr.training.distributed import World

@@ -10,7 +10,7 @@ from torch import nn
 
 from lmu_asr.config import ModelConfig, TrainConfig
 from lmu_asr.errors import CheckpointError, ConfigError
-from lmu_asr.models.model import CtcModel, build_model
+from lmu_asr.models.system import SpeechModel, build_model
 from lmu_asr.training.checkpoint import save_checkpoint
 from lmu_asr.training.distributed import current_world
 from lmu_asr.training.finetune import freeze, start_from, with_lr_scales
@@ -20,7 +20,7 @@ from tests.training.toy import make_trainer, toy_config
 SMALL = ModelConfig(dim=8, num_layers=1, thetas=[4.0], memory_order=2, subsampling_channels=2)
 
 
-def small_model(vocab_size: int = 5, seed: int = 0) -> CtcModel:
+def small_model(vocab_size: int = 5, seed: int = 0) -> SpeechModel:
     torch.manual_seed(seed)
     return build_model(SMALL, 8, vocab_size)
 
@@ -66,7 +66,7 @@ def test_frozen_parts_stay_bit_for_bit(tmp_path: Path) -> None:
     before = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
     trainer.run()
     moved = {n for n, p in trainer.model.named_parameters() if not torch.equal(p, before[n])}
-    assert moved == {"norm.weight", "norm.bias", "second.weight", "second.bias"}
+    assert moved == {"norm.weight", "norm.bias", "head.linear.weight", "head.linear.bias"}
 
 
 @pytest.mark.parametrize(

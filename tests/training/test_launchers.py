@@ -14,7 +14,7 @@ import torch
 
 from lmu_asr.config_files import load_config
 from lmu_asr.errors import TrainingError
-from lmu_asr.models.model import build_model
+from lmu_asr.models.system import build_model
 from lmu_asr.training.checkpoint import CheckpointStore
 from lmu_asr.training.distributed import current_world
 from lmu_asr.training.launch import choose_gpus, parse

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lmu_asr.training.distributed import current_world
-from lmu_asr.training.loss import TrainingLoss, ctc_loss
+from lmu_asr.models.head import Targets
 from lmu_asr.training.probe import (
     Cost,
     Line,
@@ -21,7 +22,7 @@ from lmu_asr.training.probe import (
 )
 from lmu_asr.training.profile import MIB, Bucket, can_measure
 from lmu_asr.training.step import GradientStep
-from tests.training.test_step import SmallMemory
+from tests.training.test_step import SmallMemory, gradient_step
 from tests.training.toy import F, ToyModel
 
 BUCKET = Bucket(50, 9, 1)
@@ -29,9 +30,7 @@ BUCKET = Bucket(50, 9, 1)
 
 def step_of(model: nn.Module | None = None, cr_ctc: float = 0.0) -> GradientStep:
     torch.manual_seed(0)
-    loss = TrainingLoss(ctc_loss, cr_ctc)
-    model = model or ToyModel(0.1, 200)
-    return GradientStep(model, loss, current_world(prefer_gpu=False), None, lambda: None)
+    return gradient_step(model or ToyModel(0.1, 200), cr_ctc)
 
 
 def probe(rows: int, tensors: float, resident: float | None = None) -> Probe:
@@ -92,9 +91,9 @@ def test_measuring_changes_nothing() -> None:
             super().__init__(0.0)
             self.register_buffer("calls", torch.zeros(()))
 
-        def forward(self, x: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
+        def forward(self, x: Tensor, lens: Tensor, targets: Targets | None = None) -> Any:
             self.get_buffer("calls").add_(1)
-            return super().forward(x, lens)
+            return super().forward(x, lens, targets)
 
     step = step_of(Counting())
     step.limits = [(50, 60)]

@@ -15,7 +15,7 @@ from lmu_asr.errors import CheckpointError, DataError, TrainingError
 from lmu_asr.files import read_json
 from lmu_asr.lang.lang import Lang
 from lmu_asr.lang.prepare import prepare_lang
-from lmu_asr.models.model import build_model
+from lmu_asr.models.system import build_model
 from lmu_asr.training.checkpoint import load_weights
 from lmu_asr.training.distributed import current_world
 from lmu_asr.training.evaluate import DevResult

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from lmu_asr.config import AugmentConfig
 from lmu_asr.errors import DataError
 from lmu_asr.lang.lang import Lang
+from lmu_asr.models.ctc import CtcHead
 from lmu_asr.training.distributed import World
-from lmu_asr.training.source import CtcFilter, LoaderSource, augment
+from lmu_asr.training.source import HeadFilter, LoaderSource, augment
 from tests.training.tiny_data import make_data, tiny_config
-from tests.training.toy import ToyBatch
+from tests.training.toy import ToyBatch, ToyLang
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +28,20 @@ def world(rank: int = 0, size: int = 1) -> World:
     return World(rank, size, rank, size, torch.device("cpu"))
 
 
-def quarter(lens: Tensor) -> Tensor:
-    return lens // 4
+def quarter(*options: str) -> Any:
+    """What a source asks of a model that gives a frame for four."""
+    head = CtcHead(4, 5)
+    head.prepare(tiny_config(*options), ToyLang(), ())
+    return SimpleNamespace(head=head, output_lens=lambda lens: lens // 4)
 
 
 def source(
     prepared: tuple[Path, Path], rank: int = 0, size: int = 1, *options: str
 ) -> LoaderSource:
     lang = Lang.load(prepared[1])
-    return LoaderSource(tiny_config(*options), prepared[0], lang, quarter, world(rank, size))
+    return LoaderSource(
+        tiny_config(*options), prepared[0], lang, quarter(*options), world(rank, size)
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,7 +58,7 @@ def source(
 def test_filter_is_the_exact_ctc_rule(
     prepared: tuple[Path, Path], text: str, frames: int, reason: str | None
 ) -> None:
-    keep = CtcFilter(Lang.load(prepared[1]), quarter)
+    keep = HeadFilter(quarter(), Lang.load(prepared[1]))
     got = keep(
         SimpleNamespace(id="u", num_frames=frames, supervisions=[SimpleNamespace(text=text)])
     )
@@ -121,7 +127,7 @@ def test_missing_manifest_is_named(prepared: tuple[Path, Path]) -> None:
     lang = Lang.load(prepared[1])
     config = tiny_config("corpus.dev=nothing")
     with pytest.raises(DataError, match=r"nothing_cuts.jsonl.gz: no such manifest"):
-        LoaderSource(config, prepared[0], lang, quarter, world())
+        LoaderSource(config, prepared[0], lang, quarter(), world())
 
 
 def test_fingerprint_follows_the_manifest(prepared: tuple[Path, Path], tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from lmu_asr.models.head import Targets
+from lmu_asr.models.losses.ctc import ctc_loss
+from lmu_asr.models.losses.training import TrainingLoss
 from lmu_asr.training.distributed import current_world
-from lmu_asr.training.loss import TrainingLoss, ctc_loss
 from lmu_asr.training.step import GradientStep, TrainBatch, is_out_of_memory
 from tests.training.toy import ToyLang, ToyModel, make_batch
 
@@ -37,18 +39,19 @@ class Failing(torch.autograd.Function):
 class SmallMemory(nn.Module):
     """A model that fits ``limit`` padded frames, and fails in forward or in backward beyond."""
 
-    def __init__(self, inner: nn.Module, limit: int, where: str) -> None:
+    def __init__(self, inner: Any, limit: int, where: str) -> None:
         super().__init__()
         self.inner, self.limit, self.where = inner, limit, where
+        self.head = inner.head
         self.sizes: list[int] = []
 
-    def forward(self, x: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, lens: Tensor, targets: Targets | None = None) -> Any:
         self.sizes.append(x.shape[0])
         full = x.shape[0] * x.shape[1] > self.limit
         if full and self.where == "forward":
             raise RuntimeError(CPU_MESSAGE)
-        y, y_lens = self.inner(x, lens)
-        return (Failing.apply(y) if full else y), y_lens
+        first, *rest = self.inner(x, lens, targets)
+        return (Failing.apply(first) if full else first), *rest
 
 
 def train_batch(rows: int, index: int = 0, views: int = 1) -> TrainBatch:
@@ -58,9 +61,10 @@ def train_batch(rows: int, index: int = 0, views: int = 1) -> TrainBatch:
     return TrainBatch(copies, batch.feature_lens, targets, batch.ids, sum(batch.durations))
 
 
-def gradient_step(model: nn.Module, cr_ctc: float = 0.0) -> GradientStep:
-    loss = TrainingLoss(ctc_loss, cr_ctc)
-    return GradientStep(model, loss, current_world(prefer_gpu=False), None, lambda: None)
+def gradient_step(model: Any, cr_ctc: float = 0.0) -> GradientStep:
+    model.head.rule = TrainingLoss(ctc_loss, cr_ctc)
+    model.head.views = model.head.rule.views
+    return GradientStep(model, current_world(prefer_gpu=False), None, lambda: None)
 
 
 def toy(seed: int = 0) -> ToyModel:

@@ -29,6 +29,8 @@ from torch import Tensor, nn
 from lmu_asr.config import Config
 from lmu_asr.config_files import load_config
 from lmu_asr.errors import LmuAsrError
+from lmu_asr.models.ctc import CtcHead
+from lmu_asr.models.head import Head, Targets
 from lmu_asr.progress import setup_logging
 from lmu_asr.training import finish
 from lmu_asr.training.distributed import World
@@ -84,14 +86,21 @@ class ToyModel(nn.Module):
         self.first = nn.Linear(F, width)
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
-        self.second = nn.Linear(width, V)
+        self.head = CtcHead(width, V)
 
-    def forward(self, x: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (N, T, F) to log-probabilities (N, T, V)."""
+    def forward(self, x: Tensor, lens: Tensor, targets: Targets | None = None) -> Any:
+        """As :meth:`SpeechModel.forward`."""
         hidden = self.dropout(torch.tanh(self.first(x)))
         count = torch.arange(1, x.shape[1] + 1)[:, None]
         hidden = self.norm(hidden + hidden.cumsum(dim=1) / count)
-        return torch.log_softmax(self.second(hidden).float(), dim=-1), lens
+        return answer(self.head, self.head(hidden), lens, targets)
+
+
+def answer(head: Head, outputs: Tensor, lens: Tensor, targets: Targets | None) -> Any:
+    """Outputs and lengths, and before them with ``targets`` the losses."""
+    if targets is None:
+        return outputs, lens
+    return head.loss(outputs, lens, targets), outputs, lens
 
 
 class Gate:

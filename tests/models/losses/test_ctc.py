@@ -12,15 +12,15 @@ from torch import Tensor
 
 from lmu_asr.config_files import config_from_dict
 from lmu_asr.errors import ConfigError
-from lmu_asr.training.loss import (
-    TrainingLoss,
+from lmu_asr.models.ctc import CtcHead, inter_ctc_layers
+from lmu_asr.models.losses.ctc import (
     annealed_ctc_loss,
     consistency_loss,
     ctc_loss,
-    inter_ctc_layers,
-    make_training_loss,
     uniform_loss,
 )
+from lmu_asr.models.losses.training import TrainingLoss
+from tests.training.toy import ToyLang
 
 
 def brute_force(log_probs: Tensor, target: list[int]) -> float:
@@ -105,10 +105,11 @@ def test_loss_over_texts_takes_the_place_of_ctc() -> None:
 
 
 def test_graph_loss_needs_a_lexicon() -> None:
+    head, lang = CtcHead(4, 5), ToyLang()
     with pytest.raises(ConfigError, match="needs a lang directory with a lexicon"):
-        make_training_loss(config_from_dict({"train": {"loss": "graph_ctc"}}, "test"), object())
-    plain = make_training_loss(config_from_dict({"train": {"cr_ctc": 0.5}}, "test"), object())
-    assert plain == TrainingLoss(ctc_loss, 0.5)
+        head.prepare(config_from_dict({"train": {"loss": "graph_ctc"}}, "test"), lang, ())
+    head.prepare(config_from_dict({"train": {"cr_ctc": 0.5}}, "test"), lang, ())
+    assert head.rule == TrainingLoss(ctc_loss, 0.5) and head.views == 2
 
 
 def test_consistency_by_definition_in_float64() -> None:

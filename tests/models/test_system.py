@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
 
 from lmu_asr.config import ModelConfig
 from lmu_asr.errors import CheckpointError, ModelError
+from lmu_asr.models.ctc import CtcHead
 from lmu_asr.models.describe import count_parameters, describe
-from lmu_asr.models.model import build_model, load_model, normalize_utterance, save_model
+from lmu_asr.models.head import Targets
+from lmu_asr.models.losses.ctc import ctc_loss
+from lmu_asr.models.losses.training import TrainingLoss
+from lmu_asr.models.system import (
+    SpeechModel,
+    build_model,
+    load_model,
+    normalize_utterance,
+    save_model,
+)
 
 SMALL = ModelConfig(dim=8, num_layers=2, thetas=[3.0, 9.0], memory_order=4, num_heads=2)
 
@@ -152,13 +166,58 @@ def test_inner_outputs_come_with_training_alone() -> None:
     model = build_model(replace(SMALL, num_layers=3, dropout=0.0), 5, 4)
     x, lens = torch.randn(2, 20, 5), torch.tensor([20, 13])
     plain, plain_lens = model.train()(x, lens)
-    model.taps = (1, 2)
-    both, both_lens = model(x, lens)
-    assert both_lens.tolist() == plain_lens.tolist() * 3
-    assert torch.equal(both[:2], plain)
+    model.head.taps, model.head.rule = (1, 2), TrainingLoss(ctc_loss, inter_ctc=0.3, taps=2)
+    targets = Targets([[1, 2], [3]])
+    losses, both, both_lens = model(x, lens, targets)
+    assert losses.shape == (2,) and both_lens.tolist() == plain_lens.tolist()
+    assert torch.equal(both[:2], plain) and torch.equal(model(x, lens)[0], plain)
     for n in (1, 2):  # what a model of the first n layers gives
         model.encoder.layers, layers = model.encoder.layers[:n], model.encoder.layers
-        model.taps = ()
         torch.testing.assert_close(both[2 * n : 2 * n + 2], model(x, lens)[0], rtol=0, atol=0)
-        model.encoder.layers, model.taps = layers, (1, 2)
-    assert torch.equal(model.eval()(x, lens)[0], plain)
+        model.encoder.layers = layers
+    losses, outputs, _ = model.eval()(x, lens, targets)
+    assert torch.equal(outputs, plain)
+    torch.testing.assert_close(losses, ctc_loss(plain, plain_lens, [[1, 2], [3]]))
+
+
+def test_a_held_part_is_neither_trained_nor_saved() -> None:
+    class Holding(CtcHead):
+        def __init__(self, seed: int) -> None:
+            super().__init__(SMALL.dim, 4)
+            torch.manual_seed(seed)
+            self.hold("other", nn.Linear(3, 3), "0f" * 32)
+
+    def holding(seed: int) -> SpeechModel:
+        model = build_model(SMALL, 5, 4)
+        model.head = Holding(seed)
+        return model
+
+    model, other = holding(1), holding(2)
+    assert not [name for name in model.state_dict() if "other" in name]
+    assert not any(p.requires_grad for p in model.head.other.parameters())
+    before = other.head.other.weight.clone()
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other.head.linear.weight, model.head.linear.weight)
+    assert torch.equal(other.head.other.weight, before)
+    assert model.head.references == {"other": "0f" * 32}
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=20), st.data())
+def test_greedy_in_chunks_is_greedy_of_the_whole(tokens: list[int], data: st.DataObject) -> None:
+    head, outputs = CtcHead(4, 4), torch.eye(4)[tokens][None]  # (1, T', V)
+    whole = [token for token, _ in itertools.groupby(tokens) if token]
+    assert head.greedy(outputs, torch.tensor([len(tokens)])) == [whole]
+    _, state = head.extend(outputs[:, :0], torch.tensor([0]), head.init_state(1))
+    found, start = [], 0
+    while start < len(tokens):
+        size = data.draw(st.integers(1, len(tokens) - start))
+        part = outputs[:, start : start + size]
+        new, state = head.extend(part, torch.tensor([size]), state)
+        found, start = found + new[0], start + size
+    assert found == whole
+
+
+def test_greedy_reads_no_frame_past_the_end() -> None:
+    outputs = torch.eye(5)[torch.tensor([[1, 1, 0, 1, 2, 2], [3, 3, 0, 4, 4, 4]])]
+    assert CtcHead(4, 5).greedy(outputs, torch.tensor([6, 3])) == [[1, 1, 2], [3]]

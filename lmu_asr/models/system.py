@@ -1,4 +1,4 @@
-"""The model that training, decoding and streams use: normalisation, encoder, CTC head; its files.
+"""The model that training, decoding and streams use: normalisation, encoder, head; its files.
 
 Legend: N batch, T input frames, T' frames after subsampling, F features, V vocabulary.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 import yaml
@@ -20,6 +20,7 @@ from lmu_asr.errors import CheckpointError, DocumentError, ModelError
 from lmu_asr.files import atomic_path, atomic_write_text
 from lmu_asr.models.ctc import CtcHead
 from lmu_asr.models.encoder import build_encoder
+from lmu_asr.models.head import Head, Targets
 from lmu_asr.models.layers import length_mask
 from lmu_asr.models.mixers import State
 from lmu_asr.models.quant import is_quantized, quantize
@@ -30,11 +31,8 @@ MIN_STD = 1e-3
 LARGEST_SIZE = 10_000_000  # of an input or a vocabulary: a damaged file must not take all memory
 
 
-class CtcModel(nn.Module):
-    """Features to log-probabilities, offline and as a stream.
-
-    ``taps``: inner layers (from 1) that the head reads too in training, for intermediate CTC.
-    """
+class SpeechModel(nn.Module):
+    """Features to what the head makes of them: offline, as a stream, and to a loss."""
 
     mean: Tensor
     std: Tensor
@@ -48,8 +46,7 @@ class CtcModel(nn.Module):
         self.register_buffer("mean", torch.zeros(input_dim))
         self.register_buffer("std", torch.ones(input_dim))
         self.encoder = build_encoder(config, input_dim)
-        self.head = CtcHead(config.dim, vocab_size)
-        self.taps: tuple[int, ...] = ()
+        self.head: Head = CtcHead(config.dim, vocab_size)
 
     @property
     def subsampling_factor(self) -> int:
@@ -87,18 +84,36 @@ class CtcModel(nn.Module):
             return normalize_utterance(x, lens)
         return x
 
-    def forward(self, features: Tensor, lens: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map features (N, T, F) of ``lens`` (N,) frames to log-probabilities (N, T', V) float32.
+    @overload
+    def forward(self, features: Tensor, lens: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
 
-        Returns the log-probabilities and their lengths (N,); those past a length have no meaning.
-        In training N rows more follow for each of ``taps``.
+    @overload
+    def forward(
+        self, features: Tensor, lens: Tensor | None, targets: Targets
+    ) -> tuple[Tensor, Tensor, Tensor]: ...
+
+    def forward(
+        self, features: Tensor, lens: Tensor | None = None, targets: Targets | None = None
+    ) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]:
+        """Map features to the head's outputs, and with targets to losses.
+
+        Args:
+            features: (N, T, F); of training, the views one after another: (views * N, T, F).
+            lens: (N,) frames; None: all of them.
+            targets: of N utterances.
+
+        Returns:
+            The outputs (N, T', S) and their lengths (N,); those past a length have no meaning.
+            With ``targets`` the losses (N,) float32 come first, summed over each utterance.
         """
         features = self.normalize(features, lens)
-        if self.training and self.taps:
-            outputs, y_lens = self.encoder.outputs(features, lens, self.taps)
-            return self.head(torch.cat(outputs)), y_lens.repeat(len(outputs))
-        y, y_lens = self.encoder(features, lens)
-        return self.head(y), y_lens
+        taps = self.head.taps if self.training and targets is not None else ()
+        encoded, y_lens = self.encoder.outputs(features, lens, taps)
+        outputs = self.head(torch.cat(encoded) if taps else encoded[0])
+        if targets is None:
+            return outputs, y_lens
+        # the loss is a part of the forward pass: sharded parameters are whole only in there
+        return self.head.loss(outputs, y_lens.repeat(len(encoded)), targets), outputs, y_lens
 
     def init_state(self, n: int, device: torch.device | str | None = None) -> State:
         """State of ``n`` streams before their first frame.
@@ -114,12 +129,12 @@ class CtcModel(nn.Module):
         return self.encoder.init_state(n, device)
 
     def step(self, chunk: Tensor, state: State) -> tuple[Tensor, State]:
-        """Take the next frames (N, t, F), any t; return log-probabilities (N, t', V) and the state."""
+        """Take the next frames (N, t, F), any t; return the outputs (N, t', S) and the state."""
         y, state = self.encoder.step(self.normalize(chunk, None), state)
         return self.head(y), state
 
     def flush(self, state: State) -> tuple[Tensor, State]:
-        """End the streams: return the log-probabilities still owed, and a fresh state."""
+        """End the streams: return the outputs still owed, and a fresh state."""
         y, state = self.encoder.flush(state)
         return self.head(y), state
 
@@ -141,19 +156,19 @@ def build_model(
     input_dim: int,
     vocab_size: int,
     cmvn: tuple[Tensor, Tensor] | None = None,
-) -> CtcModel:
+) -> SpeechModel:
     """Build the model that ``config`` describes; ``cmvn``: mean and std (F,) of the features.
 
     Raises:
         ModelError: the options, or the shapes of ``cmvn``, do not fit.
     """
-    model = CtcModel(config, input_dim, vocab_size)
+    model = SpeechModel(config, input_dim, vocab_size)
     if cmvn is not None:
         model.set_cmvn(*cmvn)
     return model
 
 
-def save_model(model: CtcModel, path: str | Path) -> None:
+def save_model(model: SpeechModel, path: str | Path) -> None:
     """Write weights to ``path`` (safetensors) and what builds the model to ``path`` + ``.yaml``."""
     path = Path(path)
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
@@ -168,7 +183,7 @@ def save_model(model: CtcModel, path: str | Path) -> None:
     atomic_write_text(_about_path(path), yaml.safe_dump(about, sort_keys=False))
 
 
-def load_model(path: str | Path, device: torch.device | str = "cpu") -> CtcModel:
+def load_model(path: str | Path, device: torch.device | str = "cpu") -> SpeechModel:
     """Read a model written by :func:`save_model`, ready for evaluation.
 
     Raises:

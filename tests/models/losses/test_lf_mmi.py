@@ -13,9 +13,11 @@ from torch import Tensor
 from lmu_asr.config_files import config_from_dict
 from lmu_asr.errors import ConfigError, LangError
 from lmu_asr.lang.lang import Lang
-from lmu_asr.training.lf_mmi import Denominator, LfMmiLoss, TokenModel
-from lmu_asr.training.loss import ctc_loss, make_training_loss
-from tests.training.test_loss import collapsed, random_log_probs
+from lmu_asr.models.ctc import CtcHead
+from lmu_asr.models.losses.ctc import ctc_loss
+from lmu_asr.models.losses.lf_mmi import Denominator, LfMmiLoss, TokenModel
+from tests.models.losses.test_ctc import collapsed, random_log_probs
+from tests.training.toy import ToyLang
 
 TEXTS = [[1, 2, 2], [2, 1], [3], [1, 1, 3, 2], []]
 
@@ -97,7 +99,9 @@ def test_share_of_ctc_is_added_and_too_few_frames_are_infinite() -> None:
 def test_only_the_last_output_is_trained_by_it(tmp_path: Path) -> None:
     config = config_from_dict({"train": {"loss": "lf_mmi", "inter_ctc": 0.25}}, "test")
     lang = Lang(tmp_path, "char", ["<blk>", "▁", "a", "b"], ["<eps>"], [])
-    loss = make_training_loss(config, lang, ["a b", "b a a", "not known"])
+    head = CtcHead(4, lang.vocab_size)
+    head.prepare(config, lang, ["a b", "b a a", "not known"])
+    loss = head.rule
     V, lens, targets = lang.vocab_size, torch.tensor([8, 8]), [[1, 2]]
     last, inner = random_log_probs(1, 8, V), random_log_probs(1, 8, V + 1)[..., :V].log_softmax(-1)
     got = loss(torch.cat([last, inner]), lens, targets)
@@ -117,4 +121,4 @@ def test_too_many_tokens_no_text_and_no_lang_are_refused() -> None:
         TokenModel([], 4, 2)
     config = config_from_dict({"train": {"loss": "lf_mmi"}}, "test")
     with pytest.raises(ConfigError, match="needs a lang directory"):
-        make_training_loss(config, object())
+        CtcHead(4, 5).prepare(config, ToyLang(), ())

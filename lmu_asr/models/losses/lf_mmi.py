@@ -241,7 +241,7 @@ class LfMmiLoss:
         self.ctc, self.ctc_share = ctc, ctc_share
 
     def __call__(self, log_probs: Tensor, lens: Tensor, targets: Sequence[Sequence[int]]) -> Tensor:
-        """Return ``(N,)`` float32; arguments as of :func:`lmu_asr.training.loss.ctc_loss`."""
+        """Return ``(N,)`` float32; arguments as of :func:`lmu_asr.models.losses.ctc.ctc_loss`."""
         log_probs = log_probs.float()
         ctc = self.ctc(log_probs, lens, targets)
         scores = torch.tensor([self.model.score(target) for target in targets]).to(ctc.device)

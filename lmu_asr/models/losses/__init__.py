@@ -1,0 +1,1 @@
+"""Losses of whole utterances, as functions of tensors."""
