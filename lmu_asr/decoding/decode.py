@@ -16,7 +16,8 @@ from lmu_asr.config_files import config_to_dict
 from lmu_asr.data.dataset import build_eval_loader
 from lmu_asr.data.list_names import check_split_names
 from lmu_asr.decoding.context import boosted_graphs, hot_words
-from lmu_asr.decoding.decoder import GRAPH_OF_METHOD, RESCORING, Decoder, SplitDecode, decode_split
+from lmu_asr.decoding.decoder import Decoder, SplitDecode
+from lmu_asr.decoding.methods import find_method
 from lmu_asr.decoding.ngram import NgramScorer
 from lmu_asr.decoding.oracle import oracle_rate
 from lmu_asr.decoding.overrides import marked_overrides
@@ -30,6 +31,7 @@ from lmu_asr.fsa.engine import get_engine
 from lmu_asr.fsa.graphs import Graph
 from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.lang.lang import Lang
+from lmu_asr.models.head import Head
 from lmu_asr.scoring.record import (
     Cost,
     Provenance,
@@ -43,8 +45,6 @@ from lmu_asr.scoring.report import write_report
 from lmu_asr.scoring.score import ErrorCounts, Scores, count_errors, score_pairs, split_words
 from lmu_asr.scoring.table import format_number, format_rate
 from lmu_asr.scoring.transcripts import write_errs, write_recogs, write_wer_summary
-
-__all__ = ["Decoder", "Session", "decode_split", "make_decoder", "run_decoding"]
 
 FILES = (
     "recogs-*.txt",
@@ -132,7 +132,7 @@ class Session:
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         lang = Lang.load(lang_dir)
         trained = load_trained(config, exp_dir, lang)
-        decoder = make_decoder(config, lang, graph_dir)
+        decoder = make_decoder(config, lang, graph_dir, trained.model.head)
         return cls(config, exp_dir, data_dir, trained, decoder, torch.device(place), command)
 
     @property
@@ -187,7 +187,9 @@ class Session:
             runs[scales] = self.decoder.search(dev, method, scales)
             return self._count(method, runs[scales], texts)
 
-        axes = scale_axes(method, self.config.decode)
+        # another head weighs its scores itself: there is nothing to tune
+        frames = self.trained.model.head.scores_frames
+        axes = scale_axes(method, self.config.decode) if frames else {}
         tuned = tune_scales(method, self.config.corpus.dev, axes, score_dev)
         return tuned, runs[tuned.scales]
 
@@ -298,10 +300,20 @@ class Session:
         _log_result(result)
 
 
-def make_decoder(config: Config, lang: Lang, graph_dir: Path) -> Decoder:
-    """Load the graphs that ``decode.methods`` need, and the engine."""
+def make_decoder(config: Config, lang: Lang, graph_dir: Path, head: Head) -> Decoder:
+    """Load the graphs that ``decode.methods`` need, and the engine.
+
+    Raises:
+        ConfigError: a method does not serve the model's head.
+    """
     decode = config.decode
-    kinds = sorted({GRAPH_OF_METHOD[m] for m in decode.methods if m in GRAPH_OF_METHOD})
+    for method in decode.methods:
+        if method not in head.methods:
+            raise ConfigError(
+                f"decode.methods: {method!r} does not serve this model's head, "
+                f"{type(head).__name__}: want some of {', '.join(head.methods)}"
+            )
+    kinds = sorted({find_method(m).graph for m in decode.methods} - {""})
     graphs = {kind: Graph.load(graph_dir / f"{kind}.fst", lang) for kind in kinds}
     options = SearchOptions.from_config(decode)
     engine = get_engine(config.graph.fsa)
@@ -310,14 +322,14 @@ def make_decoder(config: Config, lang: Lang, graph_dir: Path) -> Decoder:
     if decode.hot_words:
         context = hot_words(lang, decode.hot_words, decode.hot_word_boost, "token")
         graphs = boosted_graphs(graphs, lang, decode.hot_words, decode.hot_word_boost)
-    return Decoder(lang, graphs, engine, options, *models, context=context)
+    return Decoder(lang, graphs, engine, options, *models, context=context, head=head)
 
 
 def _language_models(
     methods: Sequence[str], lang: Lang, graph_dir: Path
 ) -> tuple[NgramScorer | None, NgramScorer | None]:
     """Load the n-gram of the graphs and the larger one, each None where no method needs it."""
-    rescoring = [method for method in methods if method in RESCORING]
+    rescoring = [method for method in methods if find_method(method).rescores]
     larger, path = graph_dir / "G_rescore.arpa", graph_dir / "G.arpa"
     if rescoring and not larger.is_file():
         raise ConfigError(

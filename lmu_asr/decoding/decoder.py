@@ -6,21 +6,14 @@ Shapes: N batch, T frames, T' frames after subsampling, F features, V vocabulary
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
-
-import torch
 
 from lmu_asr.decoding.context import ContextGraph
+from lmu_asr.decoding.methods import find_method
 from lmu_asr.decoding.ngram import NgramScorer
-from lmu_asr.decoding.posteriors import (
-    EvalBatch,
-    PosteriorBatch,
-    Posteriors,
-    compute_posteriors,
-)
-from lmu_asr.decoding.search import decode_batch
+from lmu_asr.decoding.posteriors import PosteriorBatch, Posteriors
+from lmu_asr.decoding.search import Inputs
 from lmu_asr.decoding.tune import Scales
 from lmu_asr.errors import LangError
 from lmu_asr.fsa.engine import Engine
@@ -28,19 +21,8 @@ from lmu_asr.fsa.graphs import Graph
 from lmu_asr.fsa.hypothesis import Hypothesis
 from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.lang.lang import Lang
+from lmu_asr.models.head import Head
 from lmu_asr.progress import progress
-from lmu_asr.scoring.record import Cost
-
-GRAPH_OF_METHOD = {
-    "H": "H",
-    "HL": "HL",
-    "HLG": "HLG",
-    "nbest": "HLG",
-    "nbest_rescore": "HLG",
-    "lattice_rescore": "HLG",
-}
-RESCORING = ("nbest_rescore", "lattice_rescore")
-TOKEN_METHODS = ("greedy", "H", "prefix_beam")
 
 
 @dataclass(frozen=True)
@@ -61,8 +43,8 @@ class Decoder:
     """What every search needs beside log-probabilities.
 
     ``graphs`` by kind; ``lm``: word n-gram of the graphs, which prefix beam search fuses and
-    rescoring exchanges for ``rescore_lm``; ``context``: hot words of prefix beam search. None for
-    none.
+    rescoring exchanges for ``rescore_lm``; ``context``: hot words of prefix beam search; ``head``: of
+    the model. None for none.
     """
 
     lang: Lang
@@ -72,6 +54,7 @@ class Decoder:
     lm: NgramScorer | None = None
     rescore_lm: NgramScorer | None = None
     context: ContextGraph | None = None
+    head: Head | None = None
 
     def search(self, posteriors: Posteriors, method: str, scales: Scales) -> SplitDecode:
         """Search every utterance of a split with one method at given scales."""
@@ -85,24 +68,32 @@ class Decoder:
         return SplitDecode(found, seconds)
 
     def search_batch(self, batch: PosteriorBatch, method: str, scales: Scales) -> list[Hypothesis]:
-        """Search the utterances of one batch; see :func:`lmu_asr.decoding.search.decode_batch`."""
-        return decode_batch(
+        """Search the utterances of one batch.
+
+        Raises:
+            ConfigError: unknown method.
+            DataError: NaN or +infinity in the posteriors, naming the utterance.
+            GraphError: a graph or language model is missing that the method needs.
+        """
+        row = find_method(method)
+        inputs = Inputs(
             batch.log_probs,
             batch.lens,
-            method,
             self.lang,
-            self.graphs.get(GRAPH_OF_METHOD.get(method, "")),
-            self.engine,
             replace(self.options, **vars(scales)),
-            ids=batch.ids,
-            lm=self.lm,
-            rescore_lm=self.rescore_lm,
-            context=self.context,
+            batch.ids,
+            self.graphs.get(row.graph),
+            self.engine,
+            self.lm,
+            self.rescore_lm,
+            self.context,
+            self.head,
         )
+        return row.search(inputs)
 
     def unit(self, method: str) -> str:
         """What the hypotheses of ``method`` consist of: ``phone`` or ``word``."""
-        return "phone" if self.lang.unit == "phone" and method in TOKEN_METHODS else "word"
+        return "phone" if self.lang.unit == "phone" and find_method(method).finds_tokens else "word"
 
     def hypothesis_text(self, method: str, hypothesis: Hypothesis) -> str:
         """Return the words, or phones, of a hypothesis with spaces between."""
@@ -124,41 +115,3 @@ class Decoder:
             return self.lang.phones_of_text(word)
         except LangError:
             return word
-
-
-def decode_split(
-    model: Any,
-    loader: Iterable[EvalBatch],
-    method: str,
-    lang: Lang,
-    graph: Graph | None,
-    engine: Engine,
-    options: SearchOptions,
-    device: torch.device | str = "cpu",
-    chunk_frames: int = 0,
-) -> tuple[list[tuple[str, str, Hypothesis]], Cost]:
-    """Decode one split with one method at the scales of ``options``.
-
-    Args:
-        model: a ``SpeechModel``.
-        loader: batches of the split.
-        method: ``greedy``, ``prefix_beam``, ``H``, ``HL``, ``HLG`` or one of the n-best methods.
-        lang, graph, engine, options: as the search takes them; ``graph`` None where it needs none.
-        device: where the model runs.
-        chunk_frames: above 0: through ``model.step()`` in chunks of this many input frames.
-
-    Returns:
-        (id, reference, hypothesis) in the loader's order, and audio, encoder and search seconds.
-    """
-    graphs = {graph.kind: graph} if graph is not None else {}
-    scales = Scales(options.acoustic_scale, options.lm_scale, options.blank_penalty)
-    posteriors, texts = compute_posteriors(model, loader, device, chunk_frames)
-    with posteriors:
-        found = Decoder(lang, graphs, engine, options).search(posteriors, method, scales)
-        cost = Cost(
-            audio_seconds=posteriors.audio_seconds,
-            encoder_seconds=posteriors.encoder_seconds,
-            search_seconds=found.search_seconds,
-            threads=torch.get_num_threads(),
-        )
-    return [(i, texts[i], found.hypotheses[i]) for i in texts], cost

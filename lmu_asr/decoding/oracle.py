@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from lmu_asr.decoding.decoder import GRAPH_OF_METHOD, Decoder
+from lmu_asr.decoding.decoder import Decoder
+from lmu_asr.decoding.methods import find_method
 from lmu_asr.decoding.nbest import lattice_oracle_errors, oracle_errors
 from lmu_asr.decoding.posteriors import PosteriorBatch, Posteriors
 from lmu_asr.decoding.search import nbest_lists
@@ -19,9 +20,6 @@ from lmu_asr.fsa.graphs import Graph
 from lmu_asr.fsa.lattice import Lattice
 from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.scoring.score import ErrorCounts, split_words
-
-OF_LISTS = ("nbest", "nbest_rescore")
-OF_LATTICES = ("lattice_rescore",)
 
 
 def oracle_rate(
@@ -41,14 +39,15 @@ def oracle_rate(
         scales: the chosen scales.
         texts: reference of each utterance id.
     """
-    if method not in (*OF_LISTS, *OF_LATTICES):
+    row = find_method(method)
+    if not row.keeps:
         return None
-    graph = decoder.graphs[GRAPH_OF_METHOD[method]]
+    graph = decoder.graphs[row.graph]
     options = replace(decoder.options, **vars(scales))
     errors = words = 0
     for batch in posteriors:
         refs = [split_words(texts[i]) for i in batch.ids]
-        found = _batch_errors(decoder, batch, method, graph, options, refs)
+        found = _batch_errors(decoder, batch, row.keeps, graph, options, refs)
         errors += sum(found)
         words += sum(map(len, refs))
     rate = ErrorCounts(substitutions=errors, length=words).rate
@@ -58,13 +57,13 @@ def oracle_rate(
 def _batch_errors(
     decoder: Decoder,
     batch: PosteriorBatch,
-    method: str,
+    keeps: str,
     graph: Graph,
     options: SearchOptions,
     refs: list[list[str]],
 ) -> list[int]:
     lattices = decoder.engine.lattices(batch.log_probs, batch.lens, graph, options, batch.ids)
-    if method in OF_LATTICES:
+    if keeps == "lattice":
         return [_in_lattice(decoder, *pair) for pair in zip(lattices, refs, strict=True)]
     lists = nbest_lists(lattices, graph, options)
     return [

@@ -1,8 +1,12 @@
-"""One door to every search."""
+"""The searches over one batch; :mod:`lmu_asr.decoding.methods` has them by name.
+
+Legend: N batch, T' frames after subsampling, V vocabulary.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
@@ -13,7 +17,7 @@ from lmu_asr.decoding.nbest import least_expected_error, scores_of
 from lmu_asr.decoding.ngram import NgramScorer
 from lmu_asr.decoding.prefix_beam import prefix_beam_search
 from lmu_asr.decoding.rescore import Exchange, rescore_lattice, rescore_paths
-from lmu_asr.errors import ConfigError, GraphError
+from lmu_asr.errors import GraphError
 from lmu_asr.fsa.engine import Engine
 from lmu_asr.fsa.graphs import Graph
 from lmu_asr.fsa.hypothesis import Hypothesis, greedy_hypothesis, hypothesis_from_path
@@ -21,72 +25,95 @@ from lmu_asr.fsa.inputs import search_inputs
 from lmu_asr.fsa.lattice import Lattice, Path
 from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.lang.lang import Lang
-
-ONE_BEST = ("H", "HL", "HLG")
-LATTICE = ("nbest", "nbest_rescore", "lattice_rescore")
-RESCORE = ("nbest_rescore", "lattice_rescore")
-METHODS = ("greedy", "prefix_beam", *ONE_BEST, *LATTICE)
+from lmu_asr.models.head import Head
 
 
-def decode_batch(
-    log_probs: Tensor,
-    lens: Tensor,
-    method: str,
-    lang: Lang,
-    graph: Graph | None,
-    engine: Engine | None,
-    options: SearchOptions,
-    *,
-    ids: Sequence[str] | None = None,
-    lm: NgramScorer | None = None,
-    rescore_lm: NgramScorer | None = None,
-    context: ContextGraph | None = None,
-    confidences: bool = False,
-) -> list[Hypothesis]:
-    """Search a batch with one method.
+@dataclass(frozen=True)
+class Inputs:
+    """One batch, and what its search needs.
 
-    ``nbest`` takes, from the distinct word sequences of the lattice, the one with the least
-    expected word error. ``nbest_rescore`` and ``lattice_rescore`` exchange the graph's n-gram for
-    a larger one, on the list and on the whole lattice, and take the best path.
-
-    Args:
-        log_probs: (N, T, V) float32.
+    Attributes:
+        outputs: (N, T', S) float32 of the head; log-probabilities (N, T', V) for most searches.
         lens: (N,) int64 frames.
-        method: one of ``METHODS``.
         lang: tokens and words.
-        graph: the graph of a graph method.
-        engine: k2 or openfst, for graph methods.
         options: beams and scales.
         ids: utterance ids for messages.
+        graph, engine: of graph searches.
         lm: the word n-gram of the graph: fused into prefix beam search, exchanged by rescoring.
-        rescore_lm: the larger n-gram of the rescoring methods.
+        rescore_lm: the larger n-gram of the rescoring searches.
         context: hot words of prefix beam search, over tokens.
-        confidences: make lattices for 1best too, and word confidences from them.
+        head: of the model; None: one that scores frames.
+        confidences: make lattices for one-best searches too, and word confidences from them.
+    """
+
+    outputs: Tensor
+    lens: Tensor
+    lang: Lang
+    options: SearchOptions
+    ids: Sequence[str] | None = None
+    graph: Graph | None = None
+    engine: Engine | None = None
+    lm: NgramScorer | None = None
+    rescore_lm: NgramScorer | None = None
+    context: ContextGraph | None = None
+    head: Head | None = None
+    confidences: bool = False
+
+
+def greedy(x: Inputs) -> list[Hypothesis]:
+    """Best token of each frame, or what the head decodes greedily where it does not score frames.
 
     Raises:
-        ConfigError: unknown method.
         DataError: NaN or +infinity in the posteriors, naming the utterance.
-        GraphError: a graph or language model is missing that the method needs.
     """
-    if method == "greedy":
-        return greedy_search(log_probs, lens, lang, options.blank_penalty, ids)
-    if method == "prefix_beam":
-        return prefix_beam_search(log_probs, lens, lang, options, lm, context, ids)
-    if method not in METHODS:
-        raise ConfigError(f"search '{method}': want one of {', '.join(METHODS)}")
-    if graph is None or engine is None:
-        raise GraphError(f"search {method} needs a graph and an engine")
-    if method in ONE_BEST and not confidences:
-        return engine.decode(log_probs, lens, graph, options, ids)
-    choose = _chooser(method, lang, options, lm, rescore_lm)
-    lattices = engine.lattices(log_probs, lens, graph, options, ids)
-    inputs = search_inputs(log_probs, lens, options, ids)
+    if x.head is None or x.head.scores_frames:
+        return greedy_search(x.outputs, x.lens, x.lang, x.options.blank_penalty, x.ids)
     return [
-        greedy_hypothesis(scores, lang, fallback=True)
-        if lattice is None
-        else _hypothesis(choose(lattice), lattice, graph, options)
-        for scores, lattice in zip(inputs, lattices, strict=True)
+        Hypothesis(words=x.lang.decode(tokens).split(), tokens=tokens, times=[], score=0.0)
+        for tokens in x.head.greedy(x.outputs, x.lens)
     ]
+
+
+def prefix_beam(x: Inputs) -> list[Hypothesis]:
+    """Prefix beam search, with the word n-gram and hot words where they are given."""
+    return prefix_beam_search(x.outputs, x.lens, x.lang, x.options, x.lm, x.context, x.ids)
+
+
+def one_best(x: Inputs) -> list[Hypothesis]:
+    """The best path through the graph."""
+    if x.confidences:
+        return _from_lattices(x, Lattice.best_path)
+    graph, engine = _graph(x)
+    return engine.decode(x.outputs, x.lens, graph, x.options, x.ids)
+
+
+def least_error(x: Inputs) -> list[Hypothesis]:
+    """Of the distinct word sequences of the lattice, the one with the least expected word error."""
+
+    def choose(lattice: Lattice) -> Path:
+        paths = lattice.nbest(x.options.nbest)
+        scores = scores_of(paths, x.options.acoustic_scale, x.options.lm_scale)
+        return paths[least_expected_error(paths, scores)]
+
+    return _from_lattices(x, choose)
+
+
+def rescored_list(x: Inputs) -> list[Hypothesis]:
+    """The best of the distinct word sequences once the graph's n-gram is exchanged for a larger one."""
+    exchange = _exchange(x)
+
+    def choose(lattice: Lattice) -> Path:
+        paths = rescore_paths(lattice.nbest(x.options.nbest), exchange)
+        scores = scores_of(paths, x.options.acoustic_scale, x.options.lm_scale)
+        return paths[int(np.argmax(scores))]
+
+    return _from_lattices(x, choose)
+
+
+def rescored_lattice(x: Inputs) -> list[Hypothesis]:
+    """The best path of the whole lattice once the graph's n-gram is exchanged for a larger one."""
+    exchange = _exchange(x)
+    return _from_lattices(x, lambda lattice: rescore_lattice(lattice, exchange).best_path())
 
 
 def nbest_lists(
@@ -101,6 +128,19 @@ def nbest_lists(
     ]
 
 
+def _from_lattices(x: Inputs, choose: Callable[[Lattice], Path]) -> list[Hypothesis]:
+    """The chosen path of each lattice; greedy where the search reached no end of the graph."""
+    graph, engine = _graph(x)
+    lattices = engine.lattices(x.outputs, x.lens, graph, x.options, x.ids)
+    inputs = search_inputs(x.outputs, x.lens, x.options, x.ids)
+    return [
+        greedy_hypothesis(scores, x.lang, fallback=True)
+        if lattice is None
+        else _hypothesis(choose(lattice), lattice, graph, x.options)
+        for scores, lattice in zip(inputs, lattices, strict=True)
+    ]
+
+
 def _hypothesis(path: Path, lattice: Lattice, graph: Graph, options: SearchOptions) -> Hypothesis:
     hypothesis = hypothesis_from_path(path, graph, options)
     if graph.kind != "H":
@@ -108,34 +148,16 @@ def _hypothesis(path: Path, lattice: Lattice, graph: Graph, options: SearchOptio
     return hypothesis
 
 
-def _chooser(
-    method: str,
-    lang: Lang,
-    options: SearchOptions,
-    lm: NgramScorer | None,
-    rescore_lm: NgramScorer | None,
-) -> Callable[[Lattice], Path]:
-    """The function that picks a path from a lattice."""
-    if method in ONE_BEST:
-        return Lattice.best_path
-    if method == "nbest":
-        return lambda lattice: _least_error(lattice.nbest(options.nbest), options)
-    if lm is None or rescore_lm is None:
+def _graph(x: Inputs) -> tuple[Graph, Engine]:
+    if x.graph is None or x.engine is None:
+        raise GraphError("this search needs a graph and an engine")
+    return x.graph, x.engine
+
+
+def _exchange(x: Inputs) -> Exchange:
+    if x.lm is None or x.rescore_lm is None:
         raise GraphError(
-            f"search {method} needs the graph's language model and a larger one: set"
-            " lm.rescore_order and run the graph stage"
+            "rescoring needs the graph's language model and a larger one: set lm.rescore_order and "
+            "run the graph stage"
         )
-    exchange = Exchange(lm, rescore_lm, lang)
-    if method == "lattice_rescore":
-        return lambda lattice: rescore_lattice(lattice, exchange).best_path()
-    return lambda lattice: _rescored(lattice.nbest(options.nbest), exchange, options)
-
-
-def _least_error(paths: list[Path], options: SearchOptions) -> Path:
-    scores = scores_of(paths, options.acoustic_scale, options.lm_scale)
-    return paths[least_expected_error(paths, scores)]
-
-
-def _rescored(paths: list[Path], exchange: Exchange, options: SearchOptions) -> Path:
-    paths = rescore_paths(paths, exchange)
-    return paths[int(np.argmax(scores_of(paths, options.acoustic_scale, options.lm_scale)))]
+    return Exchange(x.lm, x.rescore_lm, x.lang)

@@ -26,8 +26,8 @@ from lmu_asr.data.shard import read_mono as read_cut
 from lmu_asr.decoding.align import Span
 from lmu_asr.decoding.decode import make_decoder
 from lmu_asr.decoding.decoder import Decoder
+from lmu_asr.decoding.methods import find_method
 from lmu_asr.decoding.posteriors import PosteriorBatch, stream_utterance
-from lmu_asr.decoding.search import METHODS
 from lmu_asr.decoding.times import hypothesis_spans
 from lmu_asr.decoding.trained import Trained, load_trained
 from lmu_asr.decoding.tune import Scales, describe_scales, load_scales, scale_axes
@@ -74,7 +74,7 @@ class Transcriber:
             exp_dir: experiment directory with the checkpoint and, after stage 5, the scales.
             lang_dir: lang directory.
             graph_dir: directory of the graph that the method needs.
-            method: one of ``METHODS``; empty: the last of ``decode.methods``.
+            method: a row of :mod:`lmu_asr.decoding.methods`; empty: the last of ``decode.methods``.
             device: where the model runs; None: the GPU if there is one.
 
         Raises:
@@ -91,7 +91,7 @@ class Transcriber:
         trained.model.to(place)
         if config.decode.streaming:
             trained.model.init_state(1, place)  # a model that cannot stream says so here
-        decoder = make_decoder(config, lang, graph_dir)
+        decoder = make_decoder(config, lang, graph_dir, trained.model.head)
         path = exp_dir / config.decode.directory / "scales.json"
         scales = _choose_scales(path, method, config.decode, trained, lang)
         extractor = get_extractor(config.features)
@@ -192,8 +192,7 @@ def _checked_method(method: str, decode: DecodeConfig) -> str:
     if not method and not decode.methods:
         raise ConfigError("decode.methods is empty: name a method")
     method = method or decode.methods[-1]
-    if method not in METHODS:
-        raise ConfigError(f"method {method!r}: want one of {', '.join(METHODS)}")
+    find_method(method)
     return method
 
 

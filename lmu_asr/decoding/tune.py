@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from lmu_asr.config import DecodeConfig
+from lmu_asr.decoding.methods import find_method
 from lmu_asr.errors import ConfigError, DataError
 from lmu_asr.files import read_json, write_json
 from lmu_asr.records import record
@@ -21,18 +22,6 @@ from lmu_asr.scoring.score import ErrorCounts
 
 EXTENSIONS = 6
 """Values that an axis may gain past its ends."""
-SCALE_NAMES = ("acoustic_scale", "lm_scale", "blank_penalty")
-# A search is swept over the scales that can change its best path, and no others.
-SCALES_OF_METHOD: dict[str, tuple[str, ...]] = {
-    "greedy": ("blank_penalty",),
-    "H": ("blank_penalty",),
-    "HL": ("acoustic_scale", "blank_penalty"),
-    "prefix_beam": ("lm_scale", "blank_penalty"),
-    "HLG": SCALE_NAMES,
-    "nbest": SCALE_NAMES,
-    "nbest_rescore": SCALE_NAMES,
-    "lattice_rescore": SCALE_NAMES,
-}
 
 
 @dataclass(frozen=True)
@@ -65,7 +54,7 @@ class Tuned:
     @property
     def chosen(self) -> dict[str, float]:
         """The scales that this method uses, by name."""
-        return {name: getattr(self.scales, name) for name in SCALES_OF_METHOD[self.method]}
+        return {name: getattr(self.scales, name) for name in find_method(self.method).scales}
 
 
 def scale_axes(method: str, config: DecodeConfig) -> dict[str, tuple[float, ...]]:
@@ -74,14 +63,12 @@ def scale_axes(method: str, config: DecodeConfig) -> dict[str, tuple[float, ...]
     Raises:
         ConfigError: unknown method, or an empty list of scales.
     """
-    if method not in SCALES_OF_METHOD:
-        raise ConfigError(f"decode.methods: {method!r} is not one of {', '.join(SCALES_OF_METHOD)}")
     choices = {
         "acoustic_scale": config.acoustic_scales,
         "lm_scale": config.lm_scales,
         "blank_penalty": config.blank_penalties,
     }
-    names = SCALES_OF_METHOD[method]
+    names = find_method(method).scales
     for name in names:
         if not choices[name]:
             plural = "blank_penalties" if name == "blank_penalty" else f"{name}s"
@@ -189,7 +176,7 @@ def _order(trial: Trial) -> tuple[float, ...]:
 
 def describe_scales(method: str, scales: Scales) -> str:
     """Name and value of each scale that the method uses."""
-    return ", ".join(f"{name} {getattr(scales, name):g}" for name in SCALES_OF_METHOD[method])
+    return ", ".join(f"{name} {getattr(scales, name):g}" for name in find_method(method).scales)
 
 
 def save_scales(path: Path, tuned: Mapping[str, Tuned], keys: Mapping[str, str]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lmu_asr.config import LangConfig
 from lmu_asr.lang.lang import Lang
 from lmu_asr.lang.prepare import prepare_lang
+from lmu_asr.models.ctc import CtcHead
 
 
 @dataclass
@@ -35,11 +36,11 @@ class FakeModel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls = 0
+        self.calls, self.head = 0, CtcHead(1, 2)
 
     def forward(self, features: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
         self.calls += 1
-        return self._head(features), lens // 2
+        return self._scores(features), lens // 2
 
     def init_state(self, n: int, device: object = None) -> Tensor:
         return torch.zeros(n, 0, 0)
@@ -47,14 +48,14 @@ class FakeModel(nn.Module):
     def step(self, chunk: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         joined = torch.cat([state, chunk], dim=1) if state.shape[1] else chunk
         even = joined.shape[1] // 2 * 2
-        return self._head(joined[:, :even]), joined[:, even:]
+        return self._scores(joined[:, :even]), joined[:, even:]
 
     def flush(self, state: Tensor) -> tuple[Tensor, Tensor]:
         vocab = state.shape[2]
         return torch.zeros(state.shape[0], 0, vocab), state[:, :0]
 
     @staticmethod
-    def _head(x: Tensor) -> Tensor:
+    def _scores(x: Tensor) -> Tensor:
         n, t, v = x.shape
         pairs = x[:, : t // 2 * 2].reshape(n, t // 2, 2, v)
         return pairs.mean(dim=2).log_softmax(dim=-1)

@@ -7,23 +7,24 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from lmu_asr.config import Config, CorpusConfig, DecodeConfig, GraphConfig
-from lmu_asr.decoding import decode, decoder
-from lmu_asr.decoding.decode import decode_split, run_decoding
-from lmu_asr.decoding.search import decode_batch
-from lmu_asr.decoding.tune import load_scales
+from lmu_asr.decoding import decode
+from lmu_asr.decoding.decode import run_decoding
+from lmu_asr.decoding.decoder import Decoder
+from lmu_asr.decoding.methods import METHODS
+from lmu_asr.decoding.posteriors import compute_posteriors
+from lmu_asr.decoding.search import Inputs, one_best
+from lmu_asr.decoding.tune import Scales, load_scales
 from lmu_asr.errors import ConfigError, DataError, GraphError
 from lmu_asr.fsa.engine import get_engine
 from lmu_asr.fsa.graphs import compile_graph
 from lmu_asr.fsa.hypothesis import Hypothesis
 from lmu_asr.fsa.options import SearchOptions
-from lmu_asr.lang.lang import Lang
 from lmu_asr.lang.ngram import train_ngram, write_arpa
-from lmu_asr.scoring.record import Cost, Results, load_results
+from lmu_asr.scoring.record import Results, load_results
 from lmu_asr.scoring.transcripts import read_recogs
 from tests.decoding.fakes import FakeBatch, FakeModel, batches, make_lang
 
@@ -220,11 +221,12 @@ def test_streaming_gives_the_same_words(bench: Bench) -> None:
 def test_empty_lattices_are_counted_and_logged(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def search(*args: Any, ids: list[str], **kwargs: Any) -> list[Hypothesis]:
-        found = decode_batch(*args, ids=ids, **kwargs)
-        return [replace(h, fallback=i == "t2") for i, h in zip(ids, found, strict=True)]
+    def search(x: Inputs) -> list[Hypothesis]:
+        return [
+            replace(h, fallback=i == "t2") for i, h in zip(x.ids or (), one_best(x), strict=True)
+        ]
 
-    monkeypatch.setattr(decoder, "decode_batch", search)
+    monkeypatch.setitem(METHODS, "HLG", replace(METHODS["HLG"], search=search))
     with caplog.at_level("WARNING"):
         results = bench.run(with_decode(methods=["HLG"]))
     assert [r.fallbacks for r in results] == [0, 1]
@@ -264,34 +266,15 @@ def test_phones_are_scored_as_phones(tmp_path: Path, monkeypatch: pytest.MonkeyP
     lexicon = tmp_path / "lexicon.txt"
     lexicon.write_text("one W AH N\none HH W AH N\ntwo T UW\nthree TH R IY\n")
     lang = make_lang(tmp_path / "lang", TEXTS, "phone", str(lexicon))
-    found, _ = decode_one(lang, {"u": ("one two four", "one three")})
-    phones = decode.Decoder(lang, {}, get_engine("openfst"), SearchOptions())
+    phones = Decoder(lang, {}, get_engine("openfst"), SearchOptions())
+    said = {"u": ("one two four", "one three")}
+    with compute_posteriors(FakeModel(), batches(said, lang))[0] as posteriors:
+        found = phones.search(posteriors, "greedy", Scales()).hypotheses
     assert phones.unit("greedy") == phones.unit("H") == "phone"
     assert phones.unit("HL") == phones.unit("HLG") == "word"
     assert phones.reference_text("greedy", "one two four") == "W AH N T UW four"
-    assert phones.hypothesis_text("greedy", found[0][2]) == "W AH N TH R IY"
+    assert phones.hypothesis_text("greedy", found["u"]) == "W AH N TH R IY"
     assert phones.reference_text("HLG", "one two four") == "one two four"
-
-
-def decode_one(
-    lang: Lang, said: dict[str, tuple[str, str]]
-) -> tuple[list[tuple[str, str, Hypothesis]], Cost]:
-    return decode_split(
-        FakeModel(),
-        batches(said, lang),
-        "greedy",
-        lang,
-        None,
-        get_engine("openfst"),
-        SearchOptions(),
-    )
-
-
-def test_decode_split_keeps_order_and_references(bench: Bench) -> None:
-    found, cost = decode_one(bench.lang, TEST)
-    assert [(i, ref) for i, ref, _ in found] == [(i, ref) for i, (ref, _) in TEST.items()]
-    assert [" ".join(h.words) for _, _, h in found] == [heard for _, heard in TEST.values()]
-    assert cost.audio_seconds > 0 and cost.rtf > 0
 
 
 def test_scales_file_names_what_it_is_valid_for(bench: Bench) -> None:

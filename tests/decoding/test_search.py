@@ -1,17 +1,24 @@
 """Every search through the one door."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from lmu_asr.config import options
 from lmu_asr.decoding.greedy import greedy_search
+from lmu_asr.decoding.methods import METHODS, find_method
 from lmu_asr.decoding.ngram import NgramScorer
-from lmu_asr.decoding.search import METHODS, decode_batch, nbest_lists
+from lmu_asr.decoding.search import Inputs, nbest_lists
 from lmu_asr.errors import ConfigError, DataError, GraphError
 from lmu_asr.fsa.openfst import OpenFstEngine
 from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.lang.lang import BOUNDARY
 from lmu_asr.lang.ngram import train_ngram
+from lmu_asr.models.head import Head
 from tests.fsa.small import Small, compile_small
 
 WORDS = ["ab", "ba", "a", "bb"]
@@ -50,9 +57,10 @@ def test_every_method_reads_what_is_spelled(
     texts = ["ab ba", "bb", "a ba ab"]
     log_probs, lens = spoken(small, texts)
     graph = small.graphs.get(method if method in small.graphs else "HLG")
-    hyps = decode_batch(
-        log_probs, lens, method, small.lang, graph, OpenFstEngine(), SearchOptions(), **models
+    inputs = Inputs(
+        log_probs, lens, small.lang, SearchOptions(), graph=graph, engine=OpenFstEngine(), **models
     )
+    hyps = find_method(method).search(inputs)
     assert [" ".join(hyp.words) for hyp in hyps] == texts
     for hyp, length in zip(hyps, lens.tolist(), strict=True):
         assert len(hyp.alignment) == length
@@ -74,9 +82,10 @@ def test_confidences_follow_the_posteriors(
     vague[0, 2, at] += 2.0  # "ab" may as well be something else
     options = SearchOptions(lattice_beam=15.0)
     graph = small.graphs["HL" if method == "HL" else "HLG"]
+    use = {"graph": graph, "engine": OpenFstEngine(), **models}
     clear, blurred = (
-        decode_batch(
-            x, lens, method, small.lang, graph, OpenFstEngine(), options, confidences=True, **models
+        find_method(method).search(
+            Inputs(x, lens, small.lang, options, confidences=True, **use)  # type: ignore[arg-type]
         )[0]
         for x in (log_probs, vague)
     )
@@ -95,11 +104,17 @@ def test_rescoring_changes_the_choice_for_the_larger_model(small: Small) -> None
     for word in WORDS:
         larger = NgramScorer(train_ngram([word] * 40 + WORDS, 1))
         for method in ("nbest_rescore", "lattice_rescore"):
-            hyp = decode_batch(
-                log_probs.repeat_interleave(2, 1), lens * 2, method, small.lang, small.graphs["HLG"],
-                OpenFstEngine(), SearchOptions(search_beam=60.0, lattice_beam=60.0, lm_scale=9.0),
-                rescore_lm=larger, **both,
-            )[0]  # fmt: skip
+            inputs = Inputs(
+                log_probs.repeat_interleave(2, 1),
+                lens * 2,
+                small.lang,
+                SearchOptions(search_beam=60.0, lattice_beam=60.0, lm_scale=9.0),
+                graph=small.graphs["HLG"],
+                engine=OpenFstEngine(),
+                rescore_lm=larger,
+                **both,
+            )
+            hyp = find_method(method).search(inputs)[0]
             found[method, word] = hyp.words
     for word in WORDS:
         assert found["nbest_rescore", word] == found["lattice_rescore", word]
@@ -130,17 +145,33 @@ def test_greedy_by_hand(small: Small) -> None:
 
 def test_refusals(small: Small) -> None:
     log_probs, lens = spoken(small, ["ab"])
-    engine, options = OpenFstEngine(), SearchOptions()
+    plain = Inputs(log_probs, lens, small.lang, SearchOptions(), ["x"], engine=OpenFstEngine())
     with pytest.raises(ConfigError, match="search 'viterbi'"):
-        decode_batch(log_probs, lens, "viterbi", small.lang, None, engine, options)
+        find_method("viterbi")
     with pytest.raises(GraphError, match="needs a graph and an engine"):
-        decode_batch(log_probs, lens, "HLG", small.lang, None, engine, options)
+        find_method("HLG").search(plain)
     with pytest.raises(GraphError, match=r"set lm\.rescore_order"):
-        decode_batch(
-            log_probs, lens, "nbest_rescore", small.lang, small.graphs["HLG"], engine, options
-        )
+        find_method("nbest_rescore").search(replace(plain, graph=small.graphs["HLG"]))
     log_probs[0, 1, 1] = float("nan")
-    for method in METHODS[:-2]:
-        graph = small.graphs.get(method, small.graphs["HLG"])
-        with pytest.raises(DataError, match="utterance x"):
-            decode_batch(log_probs, lens, method, small.lang, graph, engine, options, ids=["x"])
+    for name, method in METHODS.items():
+        if not method.rescores:
+            graph = small.graphs.get(name, small.graphs["HLG"])
+            with pytest.raises(DataError, match="utterance x"):
+                method.search(replace(plain, graph=graph))
+
+
+def test_the_options_offer_every_method() -> None:
+    (option,) = (o for o in options() if o.key == "decode.methods")
+    assert tuple(option.limits["choices"]) == tuple(METHODS)
+
+
+def test_greedy_of_a_head_that_scores_no_frames_is_its_own(small: Small) -> None:
+    class Says(Head):
+        def extend(self, outputs: Tensor, lens: Tensor, state: Any) -> tuple[list[list[int]], Any]:
+            return [small.lang.encode(text) for text in ("ab ba", "a")], state
+
+    log_probs, lens = spoken(small, ["bb", "bb"])
+    found = find_method("greedy").search(
+        Inputs(log_probs, lens, small.lang, SearchOptions(), head=Says())
+    )
+    assert [" ".join(h.words) for h in found] == ["ab ba", "a"]

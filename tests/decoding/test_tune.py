@@ -38,7 +38,7 @@ def test_axes_are_those_the_method_uses(method: str, axes: dict) -> None:
 
 
 def test_axes_refuse_unknown_methods_and_empty_lists() -> None:
-    with pytest.raises(ConfigError, match="'viterbi' is not one of greedy"):
+    with pytest.raises(ConfigError, match="search 'viterbi': want one of greedy"):
         scale_axes("viterbi", CONFIG)
     with pytest.raises(ConfigError, match=r"decode.lm_scales: empty, HLG needs"):
         scale_axes("HLG", DecodeConfig(lm_scales=[]))
