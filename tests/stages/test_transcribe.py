@@ -278,7 +278,7 @@ def test_scales_of_stage_5_or_a_word_that_there_are_none(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--method", "viterbi"], "method 'viterbi': want one of greedy, prefix_beam"),
+        (["--method", "viterbi"], "search 'viterbi': want one of greedy, prefix_beam"),
         (["--set", "decode.methods=[]"], "decode.methods is empty"),
         (["--method", "HL"], "HL.fst"),
         (["--set", "model.normalize=utterance", "--streaming"], "cannot stream"),
