@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import logging
 import os
 from array import array
@@ -12,7 +13,8 @@ import numpy as np
 from lhotse import Recording, SupervisionSegment
 
 from lmu_asr.config import CorpusConfig
-from lmu_asr.data.manifests import Manifests, supervision_rows
+from lmu_asr.data.manifests import Manifests, recording_rows, supervision_rows
+from lmu_asr.data.rows import Rows
 from lmu_asr.errors import DataError
 
 MOST_SHARED = 0.1  # of a split; a list with a few repeats is used, and they are counted
@@ -23,7 +25,7 @@ Spans = dict[tuple[str, int], "tuple[array[float], array[float]]"]  # starts, en
 def refuse_shared(manifests: Mapping[str, Manifests], corpus: CorpusConfig) -> None:
     """Refuse dev and test splits of which a tenth or more is in training, and test sets in dev.
 
-    Shared are the same seconds of the same file, and an utterance with the same name, text and length.
+    Shared are the same seconds of the same file, and an utterance with the same name, text and bytes of its file.
     Fewer are counted on one line.
 
     Raises:
@@ -53,13 +55,14 @@ def _shared(other: Manifests, splits: Mapping[str, Manifests]) -> dict[str, tupl
     wanted = {path for named in files.values() for path in named.values()}
     common = {r.id: path for r in other.recordings for path in _paths(r) if path in wanted}
     spans, rows = _spans(other, common), supervision_rows(other.supervisions)
+    recordings = recording_rows(other.recordings)
     found = {}
     for name, part in splits.items():
         ids = [
             s.id
             for s in part.supervisions
-            if _is_same(s, rows.get(s.id))
-            or _is_covered(s, files[name].get(s.recording_id, ""), spans)
+            if _is_covered(s, files[name].get(s.recording_id, ""), spans)
+            or _is_copy(s, files[name].get(s.recording_id, ""), rows.get(s.id), recordings)
         ]
         if ids:
             found[name] = len(ids), ids[0]
@@ -67,7 +70,7 @@ def _shared(other: Manifests, splits: Mapping[str, Manifests]) -> dict[str, tupl
 
 
 def _paths(recording: Recording) -> Iterator[str]:
-    """Yield the one file of a recording; what has several or none is told by its names alone."""
+    """Yield the one file of a recording; what has several or none is not compared."""
     if len(recording.sources) == 1 and recording.sources[0].type == "file":
         yield os.path.realpath(recording.sources[0].source)
 
@@ -99,11 +102,17 @@ def _is_covered(segment: SupervisionSegment, path: str, spans: Spans) -> bool:
     return False
 
 
-def _is_same(segment: SupervisionSegment, found: SupervisionSegment | None) -> bool:
-    """Whether two utterances of one name are alike: a copy of the audio under another path."""
-    return (
-        found is not None
-        and bool(found.text)
-        and found.text == segment.text
-        and abs(found.duration - segment.duration) < 1e-3
-    )
+def _is_copy(
+    segment: SupervisionSegment,
+    path: str,
+    found: SupervisionSegment | None,
+    recordings: Rows[Recording],
+) -> bool:
+    """Whether an utterance of the same name has the same text, and its file the same bytes."""
+    if found is None or found.text != segment.text or found.start != segment.start:
+        return False
+    recording = recordings.get(found.recording_id)
+    try:
+        return any(filecmp.cmp(path, other) for other in (_paths(recording) if recording else ()))
+    except OSError:  # not there, which validation says
+        return False

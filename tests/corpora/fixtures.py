@@ -96,7 +96,7 @@ def an4() -> Files:
     files: Files = {}
     for split, count in (("train", 105), ("test", 6)):
         folder = "an4_clstk" if split == "train" else "an4test_clstk"
-        names = [f"an{i}-fash-b" for i in range(count)]
+        names = [f"an{i}-fash-{split[1]}" for i in range(count)]
         ids = "".join(f"{folder}/fash/{name}\n" for name in names)
         mark = ("<s> ", " </s>") if split == "train" else ("", "")
         lines = "".join(f"{mark[0]}RUBOUT G M{mark[1]} ({name})\n" for name in names)
