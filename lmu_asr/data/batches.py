@@ -34,7 +34,7 @@ BUFFER_SIZE = 20000  # records held in buckets at any time
 
 
 @dataclass(slots=True)
-class Utterance:
+class CutRecord:
     """What sampling and loading need of a cut, a hundredth of its memory.
 
     Attributes:
@@ -54,15 +54,15 @@ class Utterance:
     dataloading_info: Any = None
 
     @property
-    def supervisions(self) -> tuple[Utterance]:
+    def supervisions(self) -> tuple[CutRecord]:
         """The one supervision, itself: it has the ``text``."""
         return (self,)
 
 
-Keep = Callable[[Utterance], "str | None"]
+Keep = Callable[[CutRecord], "str | None"]
 
 
-def read_utterances(path: Path) -> list[Utterance]:
+def read_utterances(path: Path) -> list[CutRecord]:
     """Read the records of a stored cuts manifest.
 
     Raises:
@@ -71,7 +71,7 @@ def read_utterances(path: Path) -> list[Utterance]:
     if not path.is_file():
         raise DataError(f"{path}: no such manifest; run stage 1 (features) first")
     folder = path.resolve().parent
-    utterances: list[Utterance] = []
+    utterances: list[CutRecord] = []
     try:
         with gzip.open(path, "rt", encoding="utf-8") as stream:
             utterances.extend(utterance_of(json.loads(line), folder) for line in stream)
@@ -85,16 +85,16 @@ def read_utterances(path: Path) -> list[Utterance]:
     return utterances
 
 
-def utterance_of(cut: dict[str, Any], folder: Path) -> Utterance:
+def utterance_of(cut: dict[str, Any], folder: Path) -> CutRecord:
     """Return the record of a stored cut; ``folder`` is where relative paths start."""
     features = cut["features"]
     storage = features["storage_type"], str(folder / features["storage_path"])
     text = " ".join(s.get("text") or "" for s in cut["supervisions"])
     frames, key = features["num_frames"], features["storage_key"]
-    return Utterance(cut["id"], cut["duration"], frames, text, (*storage, key))
+    return CutRecord(cut["id"], cut["duration"], frames, text, (*storage, key))
 
 
-def filter_utterances(utterances: list[Utterance], keep: Keep | None, name: str) -> list[Utterance]:
+def filter_utterances(utterances: list[CutRecord], keep: Keep | None, name: str) -> list[CutRecord]:
     """Leave out what ``keep`` gives a reason for, and say so in one log line.
 
     Raises:
@@ -147,7 +147,7 @@ class BatchSampler:
 
     def __init__(
         self,
-        utterances: Sequence[Utterance],
+        utterances: Sequence[CutRecord],
         max_duration: float,
         num_buckets: int,
         seed: int,
@@ -191,24 +191,24 @@ class BatchSampler:
             self._counts[self.epoch] = sum(1 for _ in self._global_batches())
         return self._counts[self.epoch]
 
-    def __iter__(self) -> Iterator[list[Utterance]]:
+    def __iter__(self) -> Iterator[list[CutRecord]]:
         """Yield this process's share of each global batch, from the next one to the epoch's end."""
         start = self.batch
         for index, batch in enumerate(self._global_batches(start), start):
             self.batch = index + 1
             yield batch[self.rank :: self.world_size]
 
-    def _global_batches(self, start: int = 0) -> Iterator[list[Utterance]]:
+    def _global_batches(self, start: int = 0) -> Iterator[list[CutRecord]]:
         """Yield the global batches from number ``start`` on, longest utterance first."""
         batches = self._joined()
         if self.epoch < self.sorted_epochs:
             batches = iter(sorted(batches, key=lambda batch: batch[0].duration))
         return itertools.islice(batches, start, None)
 
-    def _joined(self) -> Iterator[list[Utterance]]:
+    def _joined(self) -> Iterator[list[CutRecord]]:
         order = list(self.utterances)
         random.Random(f"{self.seed} {self.epoch}").shuffle(order)
-        pending: list[Utterance] = []
+        pending: list[CutRecord] = []
         for cuts in self._sampler(order):
             batch = [*pending, *cuts]
             if pending and len(batch) * max(u.duration for u in batch) > self.max_duration:
@@ -218,7 +218,7 @@ class BatchSampler:
         if pending:
             yield _longest_first(pending)
 
-    def _sampler(self, order: list[Utterance]) -> _BucketingSampler:
+    def _sampler(self, order: list[CutRecord]) -> _BucketingSampler:
         bins = None if self.num_buckets > 1 else [max(u.duration for u in order) + 1.0]
         sampler = _BucketingSampler(
             order,
@@ -236,15 +236,15 @@ class BatchSampler:
         return sampler
 
 
-def _longest_first(batch: Sequence[Utterance]) -> list[Utterance]:
+def _longest_first(batch: Sequence[CutRecord]) -> list[CutRecord]:
     return sorted(batch, key=lambda u: (-u.duration, u.id))
 
 
 def batches_by_duration(
-    utterances: Sequence[Utterance], max_duration: float
-) -> Iterator[list[Utterance]]:
+    utterances: Sequence[CutRecord], max_duration: float
+) -> Iterator[list[CutRecord]]:
     """Yield batches in the order of duration, each of at most ``max_duration`` padded seconds."""
-    batch: list[Utterance] = []
+    batch: list[CutRecord] = []
     for utterance in sorted(utterances, key=lambda u: (u.duration, u.id)):
         if batch and (len(batch) + 1) * utterance.duration > max_duration:
             yield batch

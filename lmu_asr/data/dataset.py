@@ -9,7 +9,6 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,15 @@ import numpy as np
 import torch
 from lhotse.features.io import get_reader
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lmu_asr.config import Config
 from lmu_asr.data.archive import DAMAGED, LILCOM_CHUNKY, read_features, say_unchecked, sums_path
+from lmu_asr.data.batch import Batch
 from lmu_asr.data.batches import (
     BatchSampler,
+    CutRecord,
     Keep,
-    Utterance,
     batches_by_duration,
     filter_utterances,
     manifest_fingerprint,
@@ -43,38 +42,6 @@ PADDING = -15.942385  # log of Kaldi's energy floor: digital silence
 CACHE_SHARE = 1 / 8  # of the memory that is free
 MOST_WORKERS = 8
 PREFETCH = 4
-
-
-@dataclass
-class Batch:
-    """Padded features and what belongs to them.
-
-    Attributes:
-        features: (N, T, F) float32, padded with the log of the energy floor.
-        feature_lens: (N,) int64, frames.
-        texts: transcripts.
-        ids: cut ids.
-        durations: seconds.
-    """
-
-    features: Tensor
-    feature_lens: Tensor
-    texts: list[str]
-    ids: list[str]
-    durations: list[float]
-
-    def to(self, device: torch.device | str) -> Batch:
-        """Return the batch with its tensors on ``device``."""
-        return self._each(lambda t: t.to(device, non_blocking=True))
-
-    def pin_memory(self) -> Batch:
-        """Return the batch with its tensors in pinned memory."""
-        return self._each(lambda t: t.pin_memory())
-
-    def _each(self, change: Any) -> Batch:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        changed = {k: change(v) for k, v in values.items() if isinstance(v, Tensor)}
-        return replace(self, **changed)
 
 
 class FeatureStore:
@@ -97,7 +64,7 @@ class FeatureStore:
         """Memory that is not yet in use."""
         return int(self._block.nbytes - 4 * self._used)
 
-    def get(self, utterance: Utterance) -> NDArray[np.float32]:
+    def get(self, utterance: CutRecord) -> NDArray[np.float32]:
         """Features (T, F), read at the first call."""
         if utterance.id not in self._matrices:
             read = load_features(utterance)
@@ -128,7 +95,7 @@ class FeatureSet(Dataset[Batch]):
         """Memory that features will take which are kept once they are read."""
         return self._store.bytes_to_come if self._store else 0
 
-    def __getitem__(self, utterances: Sequence[Utterance]) -> Batch:  # type: ignore[override]
+    def __getitem__(self, utterances: Sequence[CutRecord]) -> Batch:  # type: ignore[override]
         load = self._store.get if self._store else load_features
         features = [load(u) for u in utterances]
         for mixer in self._mixers:
@@ -136,7 +103,7 @@ class FeatureSet(Dataset[Batch]):
         return collate(utterances, features)
 
 
-def load_features(utterance: Utterance) -> NDArray[np.float32]:
+def load_features(utterance: CutRecord) -> NDArray[np.float32]:
     """Read the stored features (T, F) of an utterance.
 
     Raises:
@@ -167,14 +134,14 @@ def _stored(kind: str, path: str, key: str) -> Any:
     return read_features(path, key) if kind == LILCOM_CHUNKY else get_reader(kind)(path).read(key)
 
 
-def _say_if_unchecked(utterance: Utterance) -> None:
+def _say_if_unchecked(utterance: CutRecord) -> None:
     kind, path, _ = utterance.storage
     archive = Path(path)
     if kind == LILCOM_CHUNKY and archive.is_file() and not sums_path(archive).exists():
         say_unchecked(str(archive.parent))
 
 
-def collate(utterances: Sequence[Utterance], features: Sequence[NDArray[np.float32]]) -> Batch:
+def collate(utterances: Sequence[CutRecord], features: Sequence[NDArray[np.float32]]) -> Batch:
     """Pad features (T, F) of several utterances to one batch (N, T, F); of none to (0, 0, 0)."""
     lens = [len(f) for f in features]
     shape = (len(lens), max(lens), features[0].shape[1]) if lens else (0, 0, 0)
@@ -200,7 +167,7 @@ class Loader:
     """
 
     def __init__(
-        self, batches: Iterable[list[Utterance]], dataset: FeatureSet, num_workers: int
+        self, batches: Iterable[list[CutRecord]], dataset: FeatureSet, num_workers: int
     ) -> None:
         self.batches, self.dataset, self.num_workers = batches, dataset, num_workers
 
@@ -301,7 +268,7 @@ def _training_set(
     in_process: bool,
     world_size: int,
     most_mib: int,
-) -> tuple[list[Utterance], str, FeatureSet]:
+) -> tuple[list[CutRecord], str, FeatureSet]:
     utterances = filter_utterances(read_utterances(path), keep, path.name)
     _say_if_unchecked(utterances[0])
     capacity = _capacity(utterances, world_size, most_mib) if in_process else 0
@@ -309,7 +276,7 @@ def _training_set(
     return utterances, manifest_fingerprint(path), FeatureSet(store)
 
 
-def _capacity(utterances: list[Utterance], world_size: int, most_mib: int) -> int:
+def _capacity(utterances: list[CutRecord], world_size: int, most_mib: int) -> int:
     """Bytes of all features where they fit comfortably into the memory of this process, else 0."""
     width = load_features(utterances[0]).shape[1]
     needed = 4 * width * sum(u.num_frames for u in utterances)

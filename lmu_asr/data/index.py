@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from lmu_asr.data.batches import (
     BROKEN,
     BatchSampler,
+    CutRecord,
     Keep,
-    Utterance,
     describe_dropped,
     utterance_of,
 )
@@ -99,7 +99,7 @@ class Index:
     def __len__(self) -> int:
         return int(self.header["count"])
 
-    def __getitem__(self, number: int) -> Utterance:
+    def __getitem__(self, number: int) -> CutRecord:
         start, end = (self._records + int(o) for o in self._offsets[number : number + 2])
         record = os.pread(self._file.fileno(), end - start, start)  # no pages mapped around it
         if zlib.crc32(record) != self._checks[number]:
@@ -284,11 +284,11 @@ class IndexedSampler(BatchSampler):
         """Global batches of the whole epoch."""
         return len(self._plan())
 
-    def _global_batches(self, start: int = 0) -> Iterator[list[Utterance]]:
+    def _global_batches(self, start: int = 0) -> Iterator[list[CutRecord]]:
         for numbers in self._plan()[start:]:
             yield self._batch(numbers)
 
-    def _batch(self, numbers: NDArray[np.int64]) -> list[Utterance]:
+    def _batch(self, numbers: NDArray[np.int64]) -> list[CutRecord]:
         batch = [self.index[int(number)] for number in numbers]
         if self._keep is not None:
             reasons = {u.id: reason for u in batch if (reason := self._keep(u)) is not None}

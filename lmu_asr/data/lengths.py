@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lmu_asr.data.batches import Keep, Utterance
+from lmu_asr.data.batches import CutRecord, Keep
 from lmu_asr.data.index import Index
 
 GROUPS = 32  # of an index, by length
@@ -31,7 +31,7 @@ class Lengths:
     tokens: NDArray[np.int64]
 
 
-def lengths_of(utterances: Sequence[Utterance], count_tokens: CountTokens) -> Lengths:
+def lengths_of(utterances: Sequence[CutRecord], count_tokens: CountTokens) -> Lengths:
     """Count every utterance."""
     frames = np.array([u.num_frames for u in utterances], dtype=np.int64)
     tokens = np.array([count_tokens(u.text) for u in utterances], dtype=np.int64)

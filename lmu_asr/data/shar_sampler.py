@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from lmu_asr.config import Config
 from lmu_asr.data.archive import file_crc
-from lmu_asr.data.batches import Keep, Utterance
+from lmu_asr.data.batches import CutRecord, Keep
 from lmu_asr.data.dataset import PREFETCH, FeatureSet, Loader, default_num_workers, mixers
 from lmu_asr.data.index import Index, IndexedSampler, plan_batches, write_index
 from lmu_asr.data.scratch import Scratch
@@ -278,7 +278,7 @@ class SharSampler(IndexedSampler):
     def _plan(self) -> list[NDArray[np.int64]]:
         return self._epoch_plan().batches
 
-    def _global_batches(self, start: int = 0) -> Iterator[list[Utterance]]:
+    def _global_batches(self, start: int = 0) -> Iterator[list[CutRecord]]:
         plan = self._epoch_plan()
         self.staging = Staging(self.source)  # lives on: loaders still read when this has ended
         done: deque[int] = deque()  # windows whose archives may still be read
@@ -323,7 +323,7 @@ class Staging:
         for shard in shards:
             self._members[self._archive(shard)] = self._coming[shard].result()
 
-    def placed(self, utterance: Utterance) -> Utterance:
+    def placed(self, utterance: CutRecord) -> CutRecord:
         """Return the utterance with the place of its features on this machine."""
         kind, path, place = utterance.storage
         local, members = self._members[Path(path).name]

@@ -12,26 +12,17 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lmu_asr.data.batch import Batch
 from lmu_asr.errors import DataError, ModelError
 from lmu_asr.progress import progress
 
 DEFAULT_MEMORY_BYTES = 1 << 30
-
-
-class EvalBatch(Protocol):
-    """What a loader yields: ``features`` (N, T, F) float32, ``feature_lens`` (N,) int64."""
-
-    features: Tensor
-    feature_lens: Tensor
-    ids: list[str]
-    texts: list[str]
-    durations: list[float]
 
 
 @dataclass(frozen=True)
@@ -109,7 +100,7 @@ class Posteriors:
 @torch.inference_mode()
 def compute_posteriors(
     model: Any,
-    loader: Iterable[EvalBatch],
+    loader: Iterable[Batch],
     device: torch.device | str = "cpu",
     chunk_frames: int = 0,
     spill_dir: Path | None = None,
@@ -156,7 +147,7 @@ def compute_posteriors(
     return posteriors, texts
 
 
-def _warm_up(model: Any, batch: EvalBatch, device: torch.device, chunk_frames: int) -> None:
+def _warm_up(model: Any, batch: Batch, device: torch.device, chunk_frames: int) -> None:
     """Run one utterance before the clock starts: first calls allocate, compile and cache."""
     if chunk_frames:
         stream_utterance(model, batch.features[0, : batch.feature_lens[0]].to(device), chunk_frames)
@@ -167,7 +158,7 @@ def _warm_up(model: Any, batch: EvalBatch, device: torch.device, chunk_frames: i
 
 
 def _forward(
-    model: Any, batch: EvalBatch, device: torch.device, chunk_frames: int
+    model: Any, batch: Batch, device: torch.device, chunk_frames: int
 ) -> tuple[Tensor, Tensor]:
     features, feature_lens = batch.features.to(device), batch.feature_lens.to(device)
     if chunk_frames:

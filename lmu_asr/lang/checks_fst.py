@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 from lmu_asr.lang.lang import BOS, EOS
 from lmu_asr.lang.lang_files import FSTS, TABLES, LangFiles, Registry, is_disambig
 from lmu_asr.lang.lexicon import SILENCE, SilenceIds, lexicon_fst
-from lmu_asr.lang.openfst import FstArrays, fst_bytes
+from lmu_asr.lang.openfst import FstColumns, fst_bytes
 
 CHECKS = Registry()
 
@@ -224,12 +224,12 @@ def _differs(files: LangFiles, name: str, lexicon: str) -> Iterator[str]:
         )
 
 
-def _graph(fst: FstArrays) -> csr_matrix:
+def _graph(fst: FstColumns) -> csr_matrix:
     size = len(fst.final)
     return csr_matrix((np.ones(len(fst.src)), (fst.src, fst.dst)), shape=(size, size))
 
 
-def _sound(fst: FstArrays) -> bool:
+def _sound(fst: FstColumns) -> bool:
     """Whether states and arcs refer to each other as they must before a graph can be walked."""
     size = len(fst.final)
     return 0 <= fst.start < size and bool(((fst.dst >= 0) & (fst.dst < size)).all())

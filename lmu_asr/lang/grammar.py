@@ -19,7 +19,7 @@ import numpy as np
 from lmu_asr.errors import LangError
 from lmu_asr.lang.arpa import read_arpa
 from lmu_asr.lang.lang import Lang
-from lmu_asr.lang.openfst import FstArrays, write_fst
+from lmu_asr.lang.openfst import FstColumns, write_fst
 from lmu_asr.lang.trie import BOS, EOS, UNK, Level, NgramModel
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def label_ids(lang: Lang, unit: str) -> dict[str, int]:
     }
 
 
-def grammar_fst(model: NgramModel, ids: Mapping[str, int], strict: bool = False) -> FstArrays:
+def grammar_fst(model: NgramModel, ids: Mapping[str, int], strict: bool = False) -> FstColumns:
     """Build G with labels ``ids`` (which hold ``#0`` for back-off arcs); see :func:`arpa_to_fst`."""
     labels = np.array([ids.get(symbol, 0) for symbol in model.symbols], dtype=np.int64)
     bos, eos = model.ids.get(BOS, -1), model.ids.get(EOS, -1)
@@ -125,7 +125,7 @@ class _Builder:
         self.passed: list[np.ndarray] = []
         self._find_targets()
 
-    def build(self) -> FstArrays:
+    def build(self) -> FstColumns:
         """Return G, its arcs sorted by input label."""
         levels = self.model.levels
         parts = [self._word_arcs(order) for order in range(1, len(levels) + 1)]
@@ -137,7 +137,7 @@ class _Builder:
         for order, level in enumerate(levels, 1):
             ends = level.word == self.eos
             final[self._source(order)[ends]] = -LN10 * level.logprob[ends]
-        fst = FstArrays(src, dst, ilabel, olabel, cost, final, self._start())
+        fst = FstColumns(src, dst, ilabel, olabel, cost, final, self._start())
         return fst.sorted("ilabel")
 
     def _number_states(self) -> tuple[list[np.ndarray], int]:

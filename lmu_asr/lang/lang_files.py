@@ -12,7 +12,7 @@ import sentencepiece
 
 from lmu_asr.errors import DocumentError, LangError
 from lmu_asr.files import parse_json
-from lmu_asr.lang.openfst import FstArrays, read_fst
+from lmu_asr.lang.openfst import FstColumns, read_fst
 
 TEXT_FILES = ("tokens.txt", "words.txt", "lexicon.txt", "lexicon_disambig.txt")
 TABLES = ("tokens.txt", "words.txt")
@@ -90,13 +90,13 @@ class LangFiles:
             return None
 
     @functools.cache  # noqa: B019
-    def _fst(self, name: str) -> tuple[FstArrays | None, str]:
+    def _fst(self, name: str) -> tuple[FstColumns | None, str]:
         try:
             return read_fst(self.dir / name), ""
         except LangError as error:
             return None, str(error)
 
-    def fst(self, name: str) -> FstArrays | None:
+    def fst(self, name: str) -> FstColumns | None:
         """A transducer, or None where the file is missing or broken; see :meth:`fst_fault`."""
         return self._fst(name)[0] if self.data(name) else None
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from lmu_asr.errors import LangError
-from lmu_asr.lang.openfst import FstArrays
+from lmu_asr.lang.openfst import FstColumns
 from lmu_asr.text_lines import text_lines
 
 Pronunciation = tuple[str, ...]
@@ -68,7 +68,7 @@ def lexicon_fst(
     word_ids: Mapping[str, int],
     self_loop: tuple[int, int] | None = None,
     silence: SilenceIds | None = None,
-) -> FstArrays:
+) -> FstColumns:
     """Build L: a loop over the words, tokens in and words out, arcs sorted by output label.
 
     ``self_loop`` is ``(token id, word id)`` of ``#0`` for L_disambig, so that composition carries
@@ -90,7 +90,7 @@ def lexicon_fst(
 
 def _word_arcs(
     lengths: np.ndarray, ilabel: np.ndarray, words: np.ndarray, loop: int, hub_states: int
-) -> FstArrays:
+) -> FstColumns:
     """Chain each entry's tokens from the loop state and back to it; the word is on the first arc."""
     arcs = np.arange(len(ilabel), dtype=np.int64)
     ends = np.cumsum(lengths)
@@ -101,10 +101,10 @@ def _word_arcs(
     src[starts], dst[ends - 1], olabel[starts] = loop, loop, words
     final = np.full(hub_states + len(arcs) - len(lengths), np.inf)
     final[loop] = 0.0
-    return FstArrays(src, dst, ilabel, olabel, np.zeros(len(arcs)), final)
+    return FstColumns(src, dst, ilabel, olabel, np.zeros(len(arcs)), final)
 
 
-def _add_silence(fst: FstArrays, silence: SilenceIds) -> FstArrays:
+def _add_silence(fst: FstColumns, silence: SilenceIds) -> FstColumns:
     """States 0 start, 1 loop, 2 before silence, 3 before the silence's disambiguation symbol."""
     with_cost = -math.log(SILENCE_PROBABILITY)
     without_cost = -math.log(1.0 - SILENCE_PROBABILITY)
@@ -122,9 +122,9 @@ def _add_silence(fst: FstArrays, silence: SilenceIds) -> FstArrays:
     return _append(fst, extra)
 
 
-def _append(fst: FstArrays, arcs: list[tuple[int, int, int, int, float]]) -> FstArrays:
+def _append(fst: FstColumns, arcs: list[tuple[int, int, int, int, float]]) -> FstColumns:
     src, dst, ilabel, olabel, cost = (np.array(column) for column in zip(*arcs, strict=True))
-    return FstArrays(
+    return FstColumns(
         np.concatenate([fst.src, src]),
         np.concatenate([fst.dst, dst]),
         np.concatenate([fst.ilabel, ilabel]),

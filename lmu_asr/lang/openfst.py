@@ -22,7 +22,7 @@ _STATIC_PROPERTIES = 3  # expanded and mutable: everything else is left for Open
 
 
 @dataclass
-class FstArrays:
+class FstColumns:
     """A transducer as arrays: ``src dst ilabel olabel`` (A,) int, ``cost`` (A,), ``final`` (S,)."""
 
     src: np.ndarray
@@ -33,11 +33,11 @@ class FstArrays:
     final: np.ndarray
     start: int = 0
 
-    def sorted(self, by: str) -> FstArrays:
+    def sorted(self, by: str) -> FstColumns:
         """Return the arcs ordered by source state, then by ``ilabel`` or ``olabel``, then the rest."""
         first, second = (self.ilabel, self.olabel) if by == "ilabel" else (self.olabel, self.ilabel)
         order = np.lexsort((self.cost, self.dst, second, first, self.src))
-        return FstArrays(
+        return FstColumns(
             self.src[order],
             self.dst[order],
             self.ilabel[order],
@@ -48,7 +48,7 @@ class FstArrays:
         )
 
 
-def fst_bytes(fst: FstArrays) -> bytes:
+def fst_bytes(fst: FstColumns) -> bytes:
     """Return the OpenFst binary of ``fst`` (type vector, arc type standard); arcs grouped by source."""
     num_states, num_arcs = len(fst.final), len(fst.src)
     counts = np.bincount(fst.src, minlength=num_states).astype(np.int64)
@@ -82,12 +82,12 @@ def _header(start: int, num_states: int, num_arcs: int) -> bytes:
     return struct.pack("<i", _MAGIC) + text(b"vector") + text(b"standard") + fixed
 
 
-def write_fst(path: str | Path, fst: FstArrays) -> None:
-    """Write ``fst`` atomically; arcs must be grouped by source state (see :meth:`FstArrays.sorted`)."""
+def write_fst(path: str | Path, fst: FstColumns) -> None:
+    """Write ``fst`` atomically; arcs must be grouped by source state (see :meth:`FstColumns.sorted`)."""
     atomic_write_bytes(path, fst_bytes(fst))
 
 
-def read_fst(path: str | Path) -> FstArrays:
+def read_fst(path: str | Path) -> FstColumns:
     """Read an OpenFst binary of type vector and arc type standard, without symbol tables.
 
     Raises:
@@ -111,7 +111,7 @@ def read_fst(path: str | Path) -> FstArrays:
     return _parse(path, np.frombuffer(data, dtype="<i4", offset=size), start, num_states, arcs)
 
 
-def _parse(path: str | Path, words: np.ndarray, start: int, states: int, arcs: int) -> FstArrays:
+def _parse(path: str | Path, words: np.ndarray, start: int, states: int, arcs: int) -> FstColumns:
     heads, counts = array("q"), array("q")
     fast, at, total = memoryview(words.tobytes()).cast("i"), 0, len(words)
     for state in range(states):
@@ -126,4 +126,4 @@ def _parse(path: str | Path, words: np.ndarray, start: int, states: int, arcs: i
     index = 3 * (src + 1) + 4 * np.arange(arcs)
     cost = words[index + 2].view("<f4").astype(np.float64)
     final = words[np.array(heads, dtype=np.int64)].view("<f4").astype(np.float64)
-    return FstArrays(src, words[index + 3], words[index], words[index + 1], cost, final, start)
+    return FstColumns(src, words[index + 3], words[index], words[index + 1], cost, final, start)

@@ -177,6 +177,7 @@ STAGE = Stage(
         "data/ahead.py",
         "data/archive.py",
         "data/augment.py",
+        "data/batch.py",
         "data/batches.py",
         "data/dataset.py",
         "data/noise.py",

@@ -28,9 +28,9 @@ from lmu_asr.training.optim import count_parameters
 from lmu_asr.training.plan import BucketPlan, Plan, plan_keys
 from lmu_asr.training.precision import dtype_of, time_precisions
 from lmu_asr.training.probe import (
-    Cost,
     Probe,
     Prober,
+    StepMemory,
     cost_through,
     evened_out,
     largest_fitting,
@@ -76,7 +76,7 @@ class Planner:
     def plan(self) -> list[BucketPlan] | None:
         """Plan every bucket, the longest first; None: one utterance alone does not fit."""
         found: list[BucketPlan] = []
-        costs: list[Cost] = []
+        costs: list[StepMemory] = []
         for bucket in self.speech.buckets:
             cost = self._cost(bucket) if self._has_time(costs) else self._costliest(bucket, costs)
             if cost is None:
@@ -90,7 +90,7 @@ class Planner:
             found.append(planned)
         return found
 
-    def _seen_again(self, costs: Sequence[Cost]) -> list[Cost]:
+    def _seen_again(self, costs: Sequence[StepMemory]) -> list[StepMemory]:
         """Measure resident memory once more, from the shortest to the longest, while there is time.
 
         In a process that has just begun the allocator finds room more easily than it will later;
@@ -111,16 +111,16 @@ class Planner:
             again[place] = replace(cost, held=(cost.held + held) / 2)
         return again
 
-    def _has_time(self, costs: Sequence[Cost]) -> bool:
+    def _has_time(self, costs: Sequence[StepMemory]) -> bool:
         """Whether a bucket may have lines of its own: the longest in any case."""
         return not costs or time.monotonic() < self._end
 
-    def _costliest(self, bucket: Bucket, costs: Sequence[Cost]) -> Cost:
+    def _costliest(self, bucket: Bucket, costs: Sequence[StepMemory]) -> StepMemory:
         """What the bucket takes at the most, of lines that other buckets have."""
         rows = share_of_batch(self.config, bucket.frames, self.processes)
         return max(costs, key=lambda cost: cost.at(rows * bucket.frames * self.views))
 
-    def _cost(self, bucket: Bucket) -> Cost | None:
+    def _cost(self, bucket: Bucket) -> StepMemory | None:
         """Memory from a step of one utterance and one of more; None: one does not fit."""
         try:
             first = self._run(1, bucket)
@@ -133,7 +133,7 @@ class Planner:
         except MemoryError:
             return cost_through(first, None)
 
-    def _plan(self, bucket: Bucket, cost: Cost, check: bool) -> BucketPlan | None:
+    def _plan(self, bucket: Bucket, cost: StepMemory, check: bool) -> BucketPlan | None:
         rows = share_of_batch(self.config, bucket.frames, self.processes)
         row_frames = bucket.frames * self.views
         size = min(rows, cost.fitting(self.budget) // row_frames)
@@ -157,7 +157,7 @@ class Planner:
     def _bucket_plan(
         self,
         bucket: Bucket,
-        cost: Cost,
+        cost: StepMemory,
         rows: int,
         size: int,
         probe: Probe | None,

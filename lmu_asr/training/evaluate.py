@@ -17,10 +17,11 @@ import kaldialign
 import torch
 from torch import Tensor, nn
 
+from lmu_asr.data.batch import Batch
 from lmu_asr.errors import LangError, TrainingError
 from lmu_asr.models.head import Head, Targets, Tokens
 from lmu_asr.training.distributed import World
-from lmu_asr.training.step import Batch, is_out_of_memory
+from lmu_asr.training.step import is_out_of_memory
 
 
 @dataclass(frozen=True)

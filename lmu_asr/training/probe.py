@@ -50,7 +50,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Line:
+class MemoryLine:
     """Bytes of a step over its padded frames, for one length of utterances."""
 
     fixed: float
@@ -66,7 +66,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Cost:
+class StepMemory:
     """Memory of steps of one length of utterances: of tensors and, on a CPU, of the process.
 
     Attributes:
@@ -75,15 +75,15 @@ class Cost:
             None: not counted.
     """
 
-    tensors: Line
+    tensors: MemoryLine
     held: float | None
 
     @property
-    def resident(self) -> Line | None:
+    def resident(self) -> MemoryLine | None:
         """Resident bytes."""
         if self.held is None:
             return None
-        return Line(self.tensors.fixed * self.held, self.tensors.slope * self.held)
+        return MemoryLine(self.tensors.fixed * self.held, self.tensors.slope * self.held)
 
     def at(self, frames: int) -> float:
         """Bytes of a step of ``frames`` padded frames: the larger of both."""
@@ -94,23 +94,23 @@ class Cost:
         return self.tensors.fitting(budget / max(1.0, self.held or 1.0))
 
 
-def cost_through(first: Probe, second: Probe | None) -> Cost:
+def cost_through(first: Probe, second: Probe | None) -> StepMemory:
     """Tensors: the line through the peaks of two steps of different size, or of one and nothing.
 
     What the process holds for each byte of tensors is that of the larger step: it changes little
     with the size, and more from step to step by chance (see :func:`evened_out`).
     """
     if second is None:
-        tensors = Line(0.0, max(1.0, (first.tensor_mib or 0.0) * MIB / first.padded_frames))
+        tensors = MemoryLine(0.0, max(1.0, (first.tensor_mib or 0.0) * MIB / first.padded_frames))
     else:
         tensors = _through(first, second, first.tensor_mib or 0.0, second.tensor_mib or 0.0)
     last = second or first
     if last.resident_mib is None or not last.tensor_mib:
-        return Cost(tensors, None)
-    return Cost(tensors, last.resident_mib / last.tensor_mib)
+        return StepMemory(tensors, None)
+    return StepMemory(tensors, last.resident_mib / last.tensor_mib)
 
 
-def evened_out(costs: Sequence[Cost]) -> list[Cost]:
+def evened_out(costs: Sequence[StepMemory]) -> list[StepMemory]:
     """Let each length's own ratio of resident memory count as much as the mean of all.
 
     Where the allocator finds room is chance: the ratio of one step differs by some 5 % from that of
@@ -123,10 +123,10 @@ def evened_out(costs: Sequence[Cost]) -> list[Cost]:
     ]
 
 
-def _through(first: Probe, second: Probe, low: float, high: float) -> Line:
+def _through(first: Probe, second: Probe, low: float, high: float) -> MemoryLine:
     """The line through two peaks in MiB."""
     slope = max(1.0, (high - low) * MIB / (second.padded_frames - first.padded_frames))
-    return Line(max(0.0, low * MIB - slope * first.padded_frames), slope)
+    return MemoryLine(max(0.0, low * MIB - slope * first.padded_frames), slope)
 
 
 class Prober:

@@ -20,6 +20,7 @@ from torch import Tensor
 from lmu_asr.config import AugmentConfig, Config
 from lmu_asr.data.ahead import read_ahead
 from lmu_asr.data.augment import spec_augment_each
+from lmu_asr.data.batch import Batch
 from lmu_asr.data.dataset import build_eval_loader, build_train_loader
 from lmu_asr.data.index import IndexedSampler
 from lmu_asr.data.lengths import Lengths, lengths_of, lengths_of_index
@@ -31,7 +32,7 @@ from lmu_asr.models.system import SpeechModel
 from lmu_asr.text_lines import read_transcripts
 from lmu_asr.training.distributed import World
 from lmu_asr.training.state import derive_seed
-from lmu_asr.training.step import Batch, TrainBatch
+from lmu_asr.training.step import TrainBatch
 
 BATCHES_TIMED = 4
 

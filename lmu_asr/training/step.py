@@ -19,19 +19,10 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from lmu_asr.data.batch import Batch
 from lmu_asr.models.head import Head, Targets
 from lmu_asr.training.distributed import World
 from lmu_asr.training.optim import FlatGradients
-
-
-class Batch(Protocol):
-    """What the trainer asks of a loader's batch."""
-
-    features: Tensor  # (N, T, F) float32
-    feature_lens: Tensor  # (N,) int64
-    texts: list[str]
-    ids: list[str]
-    durations: list[float]  # seconds
 
 
 @dataclass(frozen=True)

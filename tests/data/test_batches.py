@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lmu_asr.data.batches import (
     BatchSampler,
-    Utterance,
+    CutRecord,
     batches_by_duration,
     filter_utterances,
     read_utterances,
@@ -19,10 +19,10 @@ from lmu_asr.data.batches import (
 from lmu_asr.errors import CheckpointError, DataError
 
 
-def utterances(count: int, longest: float = 10.0) -> list[Utterance]:
+def utterances(count: int, longest: float = 10.0) -> list[CutRecord]:
     rng = random.Random(count)
     durations = [round(rng.uniform(1.0, longest), 3) for _ in range(count)]
-    return [Utterance(f"u{i}", d, int(100 * d), "a", ("", "", "")) for i, d in enumerate(durations)]
+    return [CutRecord(f"u{i}", d, int(100 * d), "a", ("", "", "")) for i, d in enumerate(durations)]
 
 
 def sampler(items, rank=0, world_size=1, epoch=0, batch=0, max_duration=60.0, seed=1):

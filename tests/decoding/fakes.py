@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from lmu_asr.config import LangConfig
+from lmu_asr.data.batch import Batch
 from lmu_asr.lang.lang import Lang
 from lmu_asr.lang.prepare import prepare_lang
 from lmu_asr.models.ctc import CtcHead
-
-
-@dataclass
-class FakeBatch:
-    """A batch as a loader gives it."""
-
-    features: Tensor
-    feature_lens: Tensor
-    ids: list[str]
-    texts: list[str]
-    durations: list[float]
 
 
 class FakeModel(nn.Module):
@@ -74,16 +63,16 @@ def features_of(ids: Sequence[int], vocab: int, sharpness: float = 8.0) -> Tenso
 
 def batches(
     said: Mapping[str, tuple[str, str]], lang: Lang, size: int = 2, sharpness: float = 8.0
-) -> Iterator[FakeBatch]:
+) -> Iterator[Batch]:
     """Batches of utterances: id -> (reference, what the model will say)."""
     items = list(said.items())
     for start in range(0, len(items), size):
         part = items[start : start + size]
         frames = [features_of(lang.encode(heard), lang.vocab_size) for _, (_, heard) in part]
-        yield FakeBatch(
+        yield Batch(
             nn.utils.rnn.pad_sequence(frames, batch_first=True),
             torch.tensor([len(f) for f in frames]),
-            [i for i, _ in part],
             [ref for _, (ref, _) in part],
+            [i for i, _ in part],
             [len(f) * 0.01 for f in frames],
         )

@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from lmu_asr.config import Config
+from lmu_asr.data.batch import Batch
 from lmu_asr.decoding import align_split as module
 from lmu_asr.decoding.align_split import align_split
 from lmu_asr.stages import align as stage
-from tests.decoding.fakes import FakeBatch, FakeModel, batches, make_lang
+from tests.decoding.fakes import FakeModel, batches, make_lang
 
 SAID = {
     "u1": ("one two", "one two"),
@@ -26,7 +27,7 @@ def lang_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     model = FakeModel()
     model.encoder = SimpleNamespace(subsampling_factor=2)
 
-    def loader(path: Path, max_duration: float, num_workers: int = 0) -> Iterator[FakeBatch]:
+    def loader(path: Path, max_duration: float, num_workers: int = 0) -> Iterator[Batch]:
         assert path.name == "dev_cuts.jsonl.gz"
         return batches(SAID, lang)
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from lmu_asr.config import Config, CorpusConfig, DecodeConfig, GraphConfig
+from lmu_asr.data.batch import Batch
 from lmu_asr.decoding import decode
 from lmu_asr.decoding.decode import run_decoding
 from lmu_asr.decoding.decoder import Decoder
@@ -26,7 +27,7 @@ from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.lang.ngram import train_ngram, write_arpa
 from lmu_asr.scoring.record import Results, load_results
 from lmu_asr.scoring.transcripts import read_recogs
-from tests.decoding.fakes import FakeBatch, FakeModel, batches, make_lang
+from tests.decoding.fakes import FakeModel, batches, make_lang
 
 TEXTS = ["one two", "two three one", "three", "one"]
 DEV = {"d1": ("one two", "one two"), "d2": ("three", "three one")}
@@ -68,7 +69,7 @@ class Bench:
             compile_graph(kind, self.lang, arpa, self.root / "graph" / f"{kind}.fst", GraphConfig())
         write_arpa(train_ngram(TEXTS, 3), arpa.with_name("G_rescore.arpa"))
 
-    def loader(self, path: Path, max_duration: float, num_workers: int = 0) -> Iterator[FakeBatch]:
+    def loader(self, path: Path, max_duration: float, num_workers: int = 0) -> Iterator[Batch]:
         split = path.name.removesuffix("_cuts.jsonl.gz")
         self.read.append((split, (self.out / "scales.json").is_file()))
         return batches(self.splits[split], self.lang)

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from lmu_asr.data.batch import Batch
 from lmu_asr.decoding.posteriors import compute_posteriors, stream_utterance
 from lmu_asr.errors import DataError, ModelError
-from tests.decoding.fakes import FakeBatch, FakeModel
+from tests.decoding.fakes import FakeModel
 
 
-def random_batches(lens: list[int], size: int = 3) -> list[FakeBatch]:
+def random_batches(lens: list[int], size: int = 3) -> list[Batch]:
     generator = torch.Generator().manual_seed(0)
     out = []
     for start in range(0, len(lens), size):
@@ -21,8 +22,8 @@ def random_batches(lens: list[int], size: int = 3) -> list[FakeBatch]:
         features = torch.randn(len(part), max(part), 5, generator=generator)
         ids = [f"u{start + n}" for n in range(len(part))]
         out.append(
-            FakeBatch(
-                features, torch.tensor(part), ids, [f"t{i}" for i in ids], [n / 100 for n in part]
+            Batch(
+                features, torch.tensor(part), [f"t{i}" for i in ids], ids, [n / 100 for n in part]
             )
         )
     return out

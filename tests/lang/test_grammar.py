@@ -17,7 +17,7 @@ from lmu_asr.errors import LangError
 from lmu_asr.lang.grammar import arpa_to_fst, grammar_fst, label_ids
 from lmu_asr.lang.lang import Lang
 from lmu_asr.lang.ngram import NgramModel, prune, read_arpa, train_ngram, write_arpa
-from lmu_asr.lang.openfst import FstArrays
+from lmu_asr.lang.openfst import FstColumns
 from lmu_asr.lang.prepare import prepare_lang
 
 IDS = {"a": 1, "b": 2, "c": 3, "#0": 4}
@@ -26,7 +26,7 @@ SENTENCES = st.lists(
 )
 
 
-def cost(fst: FstArrays, words: list[int], backoff: int) -> float:
+def cost(fst: FstColumns, words: list[int], backoff: int) -> float:
     """Cost of a sentence where each step backs off only when no arc carries the word."""
     arcs = {}
     for s, d, i, c in zip(fst.src, fst.dst, fst.ilabel, fst.cost, strict=True):

@@ -17,7 +17,7 @@ from lmu_asr.lang.lexicon import (
     add_disambig,
     lexicon_fst,
 )
-from lmu_asr.lang.openfst import FstArrays
+from lmu_asr.lang.openfst import FstColumns
 
 TOKENS = {"<blk>": 0, "a": 1, "b": 2, "c": 3, "SIL": 4, "#0": 5, "#1": 6, "#2": 7, "#3": 8}
 WORDS = {"<eps>": 0, "x": 1, "y": 2, "z": 3, "#0": 4}
@@ -29,7 +29,7 @@ ENTRIES = st.lists(
 ).map(lambda rows: sorted((word, tuple(tokens)) for word, tokens in rows))
 
 
-def paths(fst: FstArrays, longest: int) -> dict[tuple, float]:
+def paths(fst: FstColumns, longest: int) -> dict[tuple, float]:
     """Least cost of each (input, output) label pair with at most ``longest`` inputs."""
     arcs = defaultdict(list)
     for s, d, i, o, c in zip(fst.src, fst.dst, fst.ilabel, fst.olabel, fst.cost, strict=True):

@@ -14,7 +14,7 @@ from lmu_asr.config import LangConfig
 from lmu_asr.errors import LangError
 from lmu_asr.lang.lang import content_fingerprint
 from lmu_asr.lang.lang_files import FSTS, TABLES, TEXT_FILES, LangFiles
-from lmu_asr.lang.openfst import FstArrays, read_fst, write_fst
+from lmu_asr.lang.openfst import FstColumns, read_fst, write_fst
 from lmu_asr.lang.prepare import prepare_lang
 from lmu_asr.lang.validate import CHECKS, find_faults, main, validate_lang
 
@@ -46,7 +46,7 @@ def raw(name: str, change: Callable[[bytes], bytes]) -> Fault:
     return apply
 
 
-def arcs(name: str, change: Callable[[FstArrays], None]) -> Fault:
+def arcs(name: str, change: Callable[[FstColumns], None]) -> Fault:
     def apply(directory: Path) -> None:
         fst = read_fst(directory / name)
         change(fst)
@@ -75,8 +75,8 @@ def remove(name: str) -> Fault:
     return lambda directory: (directory / name).unlink()
 
 
-def put(attribute: str, index: int, value: float) -> Callable[[FstArrays], None]:
-    def change(fst: FstArrays) -> None:
+def put(attribute: str, index: int, value: float) -> Callable[[FstColumns], None]:
+    def change(fst: FstColumns) -> None:
         column = np.array(getattr(fst, attribute))
         column[index] = value
         setattr(fst, attribute, column)
@@ -84,28 +84,28 @@ def put(attribute: str, index: int, value: float) -> Callable[[FstArrays], None]
     return change
 
 
-def cut_off_last_state(fst: FstArrays) -> None:
+def cut_off_last_state(fst: FstColumns) -> None:
     fst.final = np.append(fst.final, 0.0)
 
 
-def no_way_out(fst: FstArrays) -> None:
+def no_way_out(fst: FstColumns) -> None:
     fst.dst = np.where(fst.src == fst.src.max(), fst.src, fst.dst)
 
 
-def no_input(fst: FstArrays) -> None:
+def no_input(fst: FstColumns) -> None:
     fst.ilabel = np.zeros_like(fst.ilabel)
 
 
-def start_outside(fst: FstArrays) -> None:
+def start_outside(fst: FstColumns) -> None:
     fst.start = 10**6
 
 
-def never_final(fst: FstArrays) -> None:
+def never_final(fst: FstColumns) -> None:
     fst.final = np.full_like(fst.final, np.inf)
 
 
-def without_label(attribute: str, label: int) -> Callable[[FstArrays], None]:
-    def change(fst: FstArrays) -> None:
+def without_label(attribute: str, label: int) -> Callable[[FstColumns], None]:
+    def change(fst: FstColumns) -> None:
         keep = getattr(fst, attribute) != label
         for name in ("src", "dst", "ilabel", "olabel", "cost"):
             setattr(fst, name, getattr(fst, name)[keep])

@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lmu_asr.data.batch import Batch
 from lmu_asr.errors import LangError
 from lmu_asr.models.ctc import CtcHead
 from lmu_asr.models.head import Targets
 from lmu_asr.models.losses.ctc import ctc_loss
 from lmu_asr.training.distributed import current_world
 from lmu_asr.training.evaluate import evaluate
-from tests.training.toy import ToyBatch, ToyLang, answer
+from tests.training.toy import ToyLang, answer
 
 WORLD = current_world(prefer_gpu=False)
 
@@ -43,12 +44,12 @@ class StrictLang(ToyLang):
         return super().encode(text)
 
 
-def batch(frames: list[list[int]], texts: list[str]) -> ToyBatch:
+def batch(frames: list[list[int]], texts: list[str]) -> Batch:
     lens = torch.tensor([len(row) for row in frames])
     x = torch.zeros(len(frames), int(lens.max()), 1)
     for index, row in enumerate(frames):
         x[index, : len(row), 0] = torch.tensor(row, dtype=torch.float32)
-    return ToyBatch(x, lens, texts, [f"u{i}" for i in range(len(frames))], [1.0] * len(frames))
+    return Batch(x, lens, texts, [f"u{i}" for i in range(len(frames))], [1.0] * len(frames))
 
 
 def test_error_rate_and_loss() -> None:

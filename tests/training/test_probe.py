@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from lmu_asr.models.head import Targets
 from lmu_asr.training.probe import (
-    Cost,
-    Line,
+    MemoryLine,
     Probe,
     Prober,
+    StepMemory,
     cost_through,
     evened_out,
     largest_fitting,
@@ -39,7 +39,7 @@ def probe(rows: int, tensors: float, resident: float | None = None) -> Probe:
 
 def test_a_line_goes_through_two_steps() -> None:
     cost = cost_through(probe(1, 30.0, 25.0), probe(3, 50.0, 60.0))
-    assert cost == Cost(Line(20.0 * MIB, 0.1 * MIB), 1.2)
+    assert cost == StepMemory(MemoryLine(20.0 * MIB, 0.1 * MIB), 1.2)
     assert cost.at(100) == pytest.approx(36 * MIB) and cost.at(300) == pytest.approx(60 * MIB)
     assert cost.resident is not None and cost.resident.at(300) == pytest.approx(60 * MIB)
     assert cost.fitting(48.1 * MIB) == 200  # of resident memory; tensors would be 281
@@ -52,15 +52,15 @@ def test_tensors_that_were_not_all_written_count_whole() -> None:
 
 
 def test_one_step_alone_counts_as_a_line_through_nothing() -> None:
-    assert cost_through(probe(1, 30.0), None) == Cost(Line(0.0, 0.3 * MIB), None)
-    assert cost_through(probe(1, 30.0, 45.0), None) == Cost(Line(0.0, 0.3 * MIB), 1.5)
+    assert cost_through(probe(1, 30.0), None) == StepMemory(MemoryLine(0.0, 0.3 * MIB), None)
+    assert cost_through(probe(1, 30.0, 45.0), None) == StepMemory(MemoryLine(0.0, 0.3 * MIB), 1.5)
 
 
 def test_half_of_chance_is_that_of_all() -> None:
-    line = Line(1.0, 2.0)
-    found = evened_out([Cost(line, 1.1), Cost(line, 1.3), Cost(line, None)])
+    line = MemoryLine(1.0, 2.0)
+    found = evened_out([StepMemory(line, 1.1), StepMemory(line, 1.3), StepMemory(line, None)])
     assert [cost.held for cost in found] == [pytest.approx(1.15), pytest.approx(1.25), None]
-    assert evened_out([Cost(line, None)]) == [Cost(line, None)]
+    assert evened_out([StepMemory(line, None)]) == [StepMemory(line, None)]
 
 
 @given(st.integers(0, 300), st.integers(0, 300), st.booleans())

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from lmu_asr.config import AugmentConfig
+from lmu_asr.data.batch import Batch
 from lmu_asr.errors import DataError
 from lmu_asr.lang.lang import Lang
 from lmu_asr.models.ctc import CtcHead
 from lmu_asr.training.distributed import World
 from lmu_asr.training.source import HeadFilter, LoaderSource, augment
 from tests.training.tiny_data import make_data, tiny_config
-from tests.training.toy import ToyBatch, ToyLang
+from tests.training.toy import ToyLang
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +116,8 @@ def test_augmentation_ignores_neighbours_and_padding(neighbours: int, padding: i
     lens = torch.tensor([60] * (1 + neighbours))
     names = ["this", "b", "c", "d"][: 1 + neighbours]
     config = AugmentConfig(time_mask_frames=9, freq_mask_bins=3)
-    batch = ToyBatch(features, lens, [""] * len(names), names, [0.6] * len(names))
-    alone = ToyBatch(features[:1, :60].clone(), lens[:1], [""], ["this"], [0.6])
+    batch = Batch(features, lens, [""] * len(names), names, [0.6] * len(names))
+    alone = Batch(features[:1, :60].clone(), lens[:1], [""], ["this"], [0.6])
     got, want = augment(batch, config, (1, 0)), augment(alone, config, (1, 0))
     assert torch.equal(got[0, :60], want[0])
     assert torch.equal(got[:, 60:], features[:, 60:])

@@ -18,7 +18,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 
 from lmu_asr.config import Config
 from lmu_asr.config_files import load_config
+from lmu_asr.data.batch import Batch
 from lmu_asr.errors import LmuAsrError
 from lmu_asr.models.ctc import CtcHead
 from lmu_asr.models.head import Head, Targets
@@ -50,17 +50,6 @@ OPTIONS = [
     "train.tensorboard=false",
     "model.dropout=0.1",
 ]
-
-
-@dataclass
-class ToyBatch:
-    """What a loader yields."""
-
-    features: Tensor
-    feature_lens: Tensor
-    texts: list[str]
-    ids: list[str]
-    durations: list[float]
 
 
 class ToyLang:
@@ -188,7 +177,7 @@ class ToySource:
                 sum(batch.durations[own]),
             )
 
-    def dev_batches(self) -> Iterator[ToyBatch]:
+    def dev_batches(self) -> Iterator[Batch]:
         """Three batches of their own."""
         for index in range(3):
             time.sleep(self.pause)
@@ -202,7 +191,7 @@ def limit_memory(headroom_mib: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (used + headroom_mib * 2**20, resource.RLIM_INFINITY))
 
 
-def make_batch(rows: int, *seed: Any) -> ToyBatch:
+def make_batch(rows: int, *seed: Any) -> Batch:
     """Utterances whose frames show their letters, in noise."""
     generator = torch.Generator().manual_seed(derive_seed(*seed))
     texts, lens = [], []
@@ -214,7 +203,7 @@ def make_batch(rows: int, *seed: Any) -> ToyBatch:
         for place, letter in enumerate(letters):
             features[row, 4 * place : 4 * place + 2, letter] += 2.0
     ids = ["-".join(map(str, seed)) + f"-{row}" for row in range(rows)]
-    return ToyBatch(features, torch.tensor(lens), texts, ids, [n / 100 for n in lens])
+    return Batch(features, torch.tensor(lens), texts, ids, [n / 100 for n in lens])
 
 
 def make_trainer(
