@@ -17,6 +17,10 @@ COMMANDS = {
     "transcribe": ("lmu_asr.stages.transcribe", "audio files to text, with a trained model"),
     "align": ("lmu_asr.stages.align", "word and token times of a prepared split"),
     "compare": ("lmu_asr.scoring.compare", "two decodes on the same utterances, with a p-value"),
+    "clean": (
+        "lmu_asr.stages.clean",
+        "remove earlier runs that training moved aside (superseded-*)",
+    ),
     "list": ("lmu_asr.recipes", "recipes and their variants"),
 }
 ACTIVATE = "in a checkout, activate its environment with: . ./path.sh"

@@ -15,13 +15,29 @@ def opt(default: Any, help: str, **limits: Any) -> Any:
 
     Limits: ``min``, ``max``, ``choices``, and ``pattern``, a regular expression of the whole value,
     with ``want``, the same in words. ``path`` marks a file or directory of the user: its value is
-    a tuple of the words that are no path.
+    a tuple of the words that are no path. ``shapes`` names the stages whose outputs the option
+    changes, and ``plan`` where it sizes the computing; left out, those of its section in
+    :data:`SHAPES`. Stamps, resuming and plans all follow it.
     """
     metadata = {"help": help, **limits}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
+
+# Stages whose outputs the options of a section shape
+SHAPES = {
+    "seed": ("download", "train"),
+    "corpus": ("download", "features", "decode"),
+    "features": ("features", "train"),
+    "lang": ("lang",),
+    "lm": ("lang", "graph"),
+    "graph": ("graph", "decode"),
+    "model": ("train",),
+    "augment": ("train",),
+    "train": ("train",),
+    "decode": ("decode",),
+}
 
 # A name that becomes a part of a path: it can neither lead out of its directory nor look like an option.
 NAME = {
@@ -37,38 +53,55 @@ class CorpusConfig:
     """Which speech, and how it is split."""
 
     name: str = opt("mini", "corpus, a module of lmu_asr.corpora")
-    id: str = opt("", "directory name under data and exp; empty: the corpus name", **NAME_OR_EMPTY)
+    id: str = opt(
+        "",
+        "directory name under data and exp; empty: the corpus name",
+        **NAME_OR_EMPTY,
+        shapes=("decode",),
+    )
     source: str = opt(
         "",
         "directory or file with the user's own copy of the data, or s3://bucket/prefix that stage 0 "
         "fetches; empty: --data-dir/<name>",
         path=(),
+        shapes=("download", "features"),
     )
     mirror: str = opt(
         "",
         "base address to download from in place of the corpus's own",
         pattern=r"((https?|ftp)://[^/\s]+(/\S*)?|file:///.*)?",
         want="an address such as https://HOST/FOLDER or file:///FOLDER",
+        shapes=("download",),
     )
-    download_dir: str = opt("", "directory of archives downloaded by other means", path=())
+    download_dir: str = opt(
+        "", "directory of archives downloaded by other means", path=(), shapes=("download",)
+    )
     s3_cache: str = opt(
         "",
         "directory that keeps audio which own lists name by s3:// addresses, or hold in themselves (Parquet); "
         "empty: --data-dir/<name>/s3",
         path=(),
+        shapes=(),
     )
     pipes: bool = opt(
         False,
         "run the commands that Kaldi's wav.scp names in place of files, such as flac -c -d -s a.flac |; "
         "each runs once and its audio is kept. Off by default: a command can do anything",
+        shapes=("features",),
     )
     pipe_dir: str = opt(
-        "", "directory that keeps their audio as FLAC; empty: --data-dir/<name>/pipes", path=()
+        "",
+        "directory that keeps their audio as FLAC; empty: --data-dir/<name>/pipes",
+        path=(),
+        shapes=(),
     )
     pipe_minutes: float = opt(
-        10.0, "minutes after which such a command is ended, and its utterance dropped", min=0.001
+        10.0,
+        "minutes after which such a command is ended, and its utterance dropped",
+        min=0.001,
+        shapes=("features",),
     )
-    pipe_jobs: int = opt(0, "such commands at once; 0: --nj", min=0, max=1024)
+    pipe_jobs: int = opt(0, "such commands at once; 0: --nj", min=0, max=1024, shapes=())
     text: str = opt(
         "corpus",
         "what happens to transcripts and lm.text: the corpus's own rule (of own data and Common "
@@ -76,19 +109,43 @@ class CorpusConfig:
         "within words, tags in brackets dropped; upper: the same in upper case; as_is: only control "
         "characters are dropped and blanks made single",
         choices=("corpus", "plain", "upper", "as_is"),
+        shapes=("features", "decode"),
     )
-    train: str = opt("train", "split that trains; several joined by +", **NAME)
-    dev: str = opt("dev", "split that tunes: early stopping and decoding scales", **NAME)
-    test: list[str] = opt(["test"], "splits that are only scored", **NAME)
+    train: str = opt(
+        "train", "split that trains; several joined by +", **NAME, shapes=("features", "decode")
+    )
+    dev: str = opt(
+        "dev",
+        "split that tunes: early stopping and decoding scales",
+        **NAME,
+        shapes=("features", "decode"),
+    )
+    test: list[str] = opt(
+        ["test"], "splits that are only scored", **NAME, shapes=("features", "decode")
+    )
     dev_fraction: float = opt(
-        0.1, "own data with one split: share that becomes dev", min=0.0, max=0.5
+        0.1,
+        "own data with one split: share that becomes dev",
+        min=0.0,
+        max=0.5,
+        shapes=("features", "decode"),
     )
     test_fraction: float = opt(
-        0.1, "own data with one split: share that becomes test", min=0.0, max=0.5
+        0.1,
+        "own data with one split: share that becomes test",
+        min=0.0,
+        max=0.5,
+        shapes=("features", "decode"),
     )
-    speakers: int = opt(40, "mini: number of synthetic speakers", min=3, max=200)
+    speakers: int = opt(
+        40, "mini: number of synthetic speakers", min=3, max=200, shapes=("download",)
+    )
     minutes: float = opt(
-        66.0, "mini: speech to make, in minutes, over all splits", min=0.1, max=6000
+        66.0,
+        "mini: speech to make, in minutes, over all splits",
+        min=0.1,
+        max=6000,
+        shapes=("download",),
     )
 
 
@@ -135,13 +192,19 @@ class LangConfig:
 class LmConfig:
     """Word n-gram language model of the decoding graph."""
 
-    order: int = opt(3, "n-gram order", min=1, max=9)
+    order: int = opt(3, "n-gram order", min=1, max=9, shapes=("graph",))
     text: str = opt("", "extra training text, one sentence a line (.gz allowed)", path=())
     arpa: str = opt("", "ARPA file to take as it is in place of training one", path=())
-    train_text: bool = opt(True, "train on the transcripts of the training split")
-    prune: float = opt(0.0, "entropy pruning threshold; 0 keeps everything", min=0.0)
+    train_text: bool = opt(
+        True, "train on the transcripts of the training split", shapes=("graph",)
+    )
+    prune: float = opt(
+        0.0, "entropy pruning threshold; 0 keeps everything", min=0.0, shapes=("graph",)
+    )
     max_words: int = opt(200000, "vocabulary limit, the most frequent words first", min=1)
-    rescore_order: int = opt(0, "order of the larger model for rescoring; 0: none", min=0, max=9)
+    rescore_order: int = opt(
+        0, "order of the larger model for rescoring; 0: none", min=0, max=9, shapes=("graph",)
+    )
 
 
 @dataclass(frozen=True)
@@ -150,7 +213,12 @@ class GraphConfig:
 
     kinds: list[str] = opt(["H", "HL", "HLG"], "graphs to compile", choices=("H", "HL", "HLG"))
     topology: str = opt("standard", "CTC topology", choices=("standard", "modified"))
-    fsa: str = opt("auto", "engine of graphs, loss and search", choices=("auto", "k2", "openfst"))
+    fsa: str = opt(
+        "auto",
+        "engine of graphs, loss and search",
+        choices=("auto", "k2", "openfst"),
+        shapes=("decode",),
+    )
 
 
 @dataclass(frozen=True)
@@ -240,9 +308,14 @@ class TrainConfig:
         "directory or s3://bucket/prefix of Lhotse Shar to train from, read shard after shard; empty: "
         "the archives of stage 1",
         path=(),
+        shapes=(),
     )
     shar_window: int = opt(
-        5000, "shar: utterances that are shuffled together, whole shards", min=1, max=10**6
+        5000,
+        "shar: utterances that are shuffled together, whole shards",
+        min=1,
+        max=10**6,
+        shapes=(),
     )
     sorted_epochs: int = opt(
         0, "first epochs that go from short to long utterances: CTC starts more easily", min=0
@@ -300,39 +373,59 @@ class TrainConfig:
     label_smoothing: float = opt(
         0.0, "share of the loss that pulls the outputs of every frame to uniform", min=0.0, max=0.9
     )
-    checkpoint_every: int = opt(200, "steps between checkpoints, besides each epoch's end", min=1)
-    checkpoint_minutes: float = opt(10.0, "minutes between checkpoints at the most", min=0.01)
-    keep_last: int = opt(2, "checkpoints kept besides best and last", min=1)
+    checkpoint_every: int = opt(
+        200, "steps between checkpoints, besides each epoch's end", min=1, shapes=()
+    )
+    checkpoint_minutes: float = opt(
+        10.0, "minutes between checkpoints at the most", min=0.01, shapes=()
+    )
+    keep_last: int = opt(2, "checkpoints kept besides best and last", min=1, shapes=())
     validate_every: int = opt(1, "epochs between validations", min=1)
     patience: int = opt(
         0, "stop after this many validations without a lower dev WER; 0: never", min=0
     )
-    log_every: int = opt(20, "steps between log lines", min=1)
-    num_workers: int = opt(-1, "loader processes; -1: chosen from the machine", min=-1, max=256)
+    log_every: int = opt(20, "steps between log lines", min=1, shapes=())
+    num_workers: int = opt(
+        -1, "loader processes; -1: chosen from the machine", min=-1, max=256, shapes=("plan",)
+    )
     strategy: str = opt(
         "ddp",
         "several processes: ddp holds the model in each, fsdp a part of it; deepspeed, an extra, "
         "holds the model in each and a part of gradients and optimiser state",
         choices=("ddp", "fsdp", "deepspeed"),
+        shapes=(),
     )
     join_minutes: float = opt(
-        5.0, "minutes that a process waits for the others of its run to start", min=0.01
+        5.0,
+        "minutes that a process waits for the others of its run to start",
+        min=0.01,
+        shapes=(),
     )
     sync_batchnorm: bool = opt(
         False, "batch normalisation over all processes (GPU), in models that have it"
     )
     deterministic: bool = opt(True, "bit-equal runs on the CPU, deterministic kernels on a GPU")
-    tensorboard: bool = opt(True, "write TensorBoard events")
-    wandb: str = opt("off", "Weights and Biases, an extra", choices=("off", "offline", "online"))
-    wandb_project: str = opt("lmu_asr", "project of Weights and Biases")
+    tensorboard: bool = opt(True, "write TensorBoard events", shapes=())
+    wandb: str = opt(
+        "off", "Weights and Biases, an extra", choices=("off", "offline", "online"), shapes=()
+    )
+    wandb_project: str = opt("lmu_asr", "project of Weights and Biases", shapes=())
     autoconf: bool = opt(
-        True, "measure memory and time before training: how batches are cut, loader processes"
+        True,
+        "measure memory and time before training: how batches are cut, loader processes",
+        shapes=(),
     )
     memory_mib: int = opt(
-        0, "memory that one training process may hold, in MiB; 0: 0.9 of what is free", min=0
+        0,
+        "memory that one training process may hold, in MiB; 0: 0.9 of what is free",
+        min=0,
+        shapes=("plan",),
     )
     frame_limit: int = opt(
-        0, "padded frames computed at once; larger batches are split; 0: measured", min=0
+        0,
+        "padded frames computed at once; larger batches are split; 0: measured",
+        min=0,
+        shapes=(),
     )
     init_from: str = opt(
         "",
@@ -353,6 +446,7 @@ class TrainConfig:
         "s3://bucket/prefix that mirrors checkpoints and results; an empty experiment directory "
         "goes on from there",
         pattern="(s3://.+)?",
+        shapes=(),
     )
     loss: str = opt(
         "ctc",
@@ -428,11 +522,13 @@ class Config:
     """Everything a recipe variant is made of."""
 
     variant: str = opt(
-        "default", "name of the variant: its experiment directory and table row", **NAME
+        "default", "name of the variant: its experiment directory and table row", **NAME, shapes=()
     )
     seed: int = opt(42, "the one seed; every epoch, worker and process derives its own", min=0)
     overrides: list[str] = opt(
-        [], "what --set changed in the variant, key=value; run.sh fills it in, the table shows it"
+        [],
+        "what --set changed in the variant, key=value; run.sh fills it in, the table shows it",
+        shapes=(),
     )
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
@@ -453,7 +549,8 @@ class Config:
 class Option:
     """One option as documentation shows it.
 
-    ``path``: None, or for a file or directory of the user the words that are no path.
+    ``path``: None, or for a file or directory of the user the words that are no path. ``shapes``:
+    what it changes, as :func:`opt` has it; None: what its section does.
     """
 
     key: str
@@ -462,6 +559,12 @@ class Option:
     help: str
     limits: dict[str, Any]
     path: tuple[str, ...] | None = None
+    shapes: tuple[str, ...] | None = None
+
+    def is_of(self, *stages: str) -> bool:
+        """Whether the option shapes what one of ``stages`` makes, or is of ``plan``."""
+        own = SHAPES.get(self.key.split(".")[0], ()) if self.shapes is None else self.shapes
+        return not set(own).isdisjoint(stages)
 
 
 def options(cls: type = Config, prefix: str = "") -> Iterator[Option]:
@@ -473,7 +576,7 @@ def options(cls: type = Config, prefix: str = "") -> Iterator[Option]:
             yield from options(cast(type, hint), f"{prefix}{item.name}.")
             continue
         default = item.default_factory() if item.default is MISSING else item.default  # type: ignore
-        limits = {k: v for k, v in item.metadata.items() if k not in ("help", "path")}
+        limits = {k: v for k, v in item.metadata.items() if k not in ("help", "path", "shapes")}
         name = getattr(hint, "__name__", str(hint)) if "[" not in str(hint) else str(hint)
         yield Option(
             prefix + item.name,
@@ -482,6 +585,7 @@ def options(cls: type = Config, prefix: str = "") -> Iterator[Option]:
             item.metadata["help"],
             limits,
             item.metadata.get("path"),
+            item.metadata.get("shapes"),
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lmu_asr.config import Config, options
-from lmu_asr.config_files import option_value
+from lmu_asr.config_files import config_to_dict, option_value
 
 PROJECT = Path(__file__).resolve().parents[1]
 PATHS = {option.key: option.path for option in options() if option.path is not None}
@@ -54,3 +54,19 @@ def portable(key: str, value: Any) -> Any:
     if isinstance(value, str) and is_path(key, value) and Path(value).is_relative_to(PROJECT):
         return str(Path(value).relative_to(PROJECT))
     return value
+
+
+def shaping(config: Config, *stages: str) -> dict[str, Any]:
+    """The options that shape what any of ``stages`` makes (see :func:`lmu_asr.config.opt`), by key."""
+    values = _flat(config_to_dict(config))
+    keys = (o.key for o in options() if o.is_of(*stages))
+    return {key: portable(key, values[key]) for key in keys if key in values}
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return found

@@ -25,6 +25,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+CHANGES_NO_OUTPUT = True
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 STOP_FILE = "LMU_ASR_STOP_FILE"
 COMMAND = "LMU_ASR_COMMAND"  # set by the driver, which says itself how to go on

@@ -12,6 +12,8 @@ from tqdm import tqdm
 
 from lmu_asr.errors import show_names_on
 
+CHANGES_NO_OUTPUT = True
+
 T = TypeVar("T")
 LOG_EVERY_SECONDS = 10.0
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lmu_asr.config import Config
+from lmu_asr.config import Config, options
 from lmu_asr.config_files import load_config
 from lmu_asr.config_paths import is_path
 from lmu_asr.errors import ConfigError
-from lmu_asr.training.state import NEUTRAL_KEYS
 
 # These change where and how fast things are done, not what comes out.
-SILENT = NEUTRAL_KEYS - {"train.average", "train.patience", "train.shar_window"} | {
-    *("variant", "graph.fsa", "decode.tag", "decode.bootstrap", "decode.max_duration"),
-    *("corpus.id", "corpus.source", "corpus.mirror", "corpus.download_dir", "corpus.s3_cache"),
+SHAPING = ("download", "features", "lang", "graph", "train", "decode")
+SILENT = {o.key for o in options() if not o.is_of(*SHAPING)} - {"train.shar_window"} | {
+    *("graph.fsa", "decode.tag", "decode.bootstrap", "decode.max_duration"),
+    *("corpus.id", "corpus.source", "corpus.mirror", "corpus.download_dir"),
 }
 TRAINED = ("seed", "augment", "model", "train")
 

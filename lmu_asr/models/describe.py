@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from lmu_asr.models.quant import Int8Linear, PackedLinear
 from lmu_asr.models.system import SpeechModel
 
+CHANGES_NO_OUTPUT = True
+
 
 @dataclass(frozen=True)
 class Description:

@@ -10,23 +10,25 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lmu_asr.arguments import ArgumentParser
-from lmu_asr.config import Config, options
-from lmu_asr.config_files import load_config
-from lmu_asr.config_paths import portable
+from lmu_asr.config import SHAPES, options
+from lmu_asr.config_files import load_config, option_value
+from lmu_asr.config_paths import shaping
 from lmu_asr.errors import LmuAsrError, StageError, advice
 from lmu_asr.files import discard_temporaries, remove_leftovers
 from lmu_asr.guard import guarded, watch_stop_file
 from lmu_asr.progress import setup_logging
+from lmu_asr.stages.code import code_of
 from lmu_asr.stages.context import Context, add_common_arguments, make_context
 from lmu_asr.stages.source import check_source, claim_source
-from lmu_asr.stages.stamp import Stamp, make_stamp, output_states
+from lmu_asr.stages.stamp import FORMAT, Stamp, make_stamp, with_outputs
 from lmu_asr.training.lock import turn
 
+OTHER_FORMAT = "its stamp is of an earlier version, which compared other things; it runs once more"
 NAMES = ("download", "features", "lang", "graph", "train", "decode", "results")
 
 
@@ -34,12 +36,14 @@ NAMES = ("download", "features", "lang", "graph", "train", "decode", "results")
 class Stage:
     """One stage: what it depends on, where it stamps, and what it does.
 
-    ``sections``, ``rooms``, ``inputs``, ``after`` and ``facts`` make the key; ``ignored`` names
-    options that change no output, ``facts_from`` the stages whose outputs ``facts`` reads. ``outputs_by_size`` leaves the time of change of outputs out
-    (files that users touch); ``late_inputs`` reads the inputs again after the run, for inputs that
-    only the run itself discovers. ``say`` prints what a user wants to see at every call.
-    ``together``: the processes of a launcher all run the stage at once. ``spares`` says which outputs
-    a configuration can do without. ``on_cluster``: its jobs can be those of a Ray cluster.
+    The options that shape its outputs (:func:`lmu_asr.config.opt`), the code that ``run`` reaches,
+    ``inputs``, ``after`` and ``facts`` make the key; ``facts_from`` names the stages whose outputs
+    ``facts`` reads. ``outputs_by_size`` looks at the size alone of outputs (files that users touch);
+    ``late_inputs`` reads the inputs again after the run, for inputs that only the run itself
+    discovers. ``say`` prints what a user wants to see at every call. ``together``: the processes of a
+    launcher all run the stage at once. ``spares`` says which outputs a configuration can do without.
+    ``on_cluster``: its jobs can be those of a Ray cluster. ``takes_over`` says whether what a version
+    with other stamps has made is what the stage would make.
     """
 
     name: str
@@ -47,19 +51,17 @@ class Stage:
     run: Callable[[Context], None]
     stamp_dir: Callable[[Context], Path]
     outputs: Callable[[Context], Iterable[Path]]
-    sections: Sequence[str] = ()
-    rooms: Sequence[str] = ()
     after: Sequence[str] = ()
     inputs: Callable[[Context], Iterable[Path]] = lambda _: ()
     facts: Callable[[Context], dict[str, str]] = lambda _: {}
     facts_from: Sequence[str] = ()
-    ignored: Sequence[str] = ()
     outputs_by_size: bool = False
     late_inputs: bool = False
     say: Callable[[Context], None] = lambda _: None
     together: bool = False
     spares: Callable[[Context, Path], bool] = lambda _, __: False
     on_cluster: bool = False
+    takes_over: Callable[[Context, Stamp, Stamp], bool] = lambda _, __, ___: False
 
     @property
     def number(self) -> int:
@@ -70,14 +72,20 @@ class Stage:
         """File of this stage's stamp."""
         return self.stamp_dir(context) / f".{self.name}.stamp.json"
 
+    @property
+    def function(self) -> str:
+        """``run`` as :func:`lmu_asr.stages.code.code_of` takes it."""
+        module = self.run.__module__
+        return f"{__package__}.{self.name}:run" if module == "__main__" else f"{module}:run"
+
 
 def make_parser(stage: Stage) -> ArgumentParser:
     """Command line of one stage; ``--help`` lists every configuration key that it depends on."""
-    wanted = set(stage.sections)
+    wanted = {section for section, stages in SHAPES.items() if stage.name in stages}
     lines = [
         f"  {o.key} ({o.type}, default {o.default!r}): {o.help}"
         for o in options()
-        if o.key.split(".")[0] in wanted
+        if o.is_of(stage.name) or o.key.split(".")[0] in wanted
     ]
     epilog = "configuration keys (--set key=value):\n" + "\n".join(lines) if lines else None
     parser = ArgumentParser(
@@ -154,6 +162,7 @@ def run_stage(stage: Stage, context: Context) -> bool:
     reason = "--force" if context.force else why_stale(stage, context, stamp)
     if reason is None:
         logging.info("stage %d (%s): up to date", stage.number, stage.name)
+        _keep_times(stage, context, stamp)
         stage.say(context)
         return False
     if _is_first():  # of the processes of a launcher
@@ -222,9 +231,9 @@ def _work(stage: Stage, context: Context, stamp: Stamp) -> None:
     start = time.monotonic()
     stage.run(context)
     if first:
-        stamp = current_stamp(stage, context) if stage.late_inputs else stamp
-        states = output_states(stage.outputs(context), path.parent, stage.outputs_by_size)
-        Stamp(stamp.key, stamp.parts, states).save(path)
+        stamp = current_stamp(stage, context, finished=True) if stage.late_inputs else stamp
+        outputs = stage.outputs(context)
+        with_outputs(stamp, outputs, path.parent, stage.outputs_by_size).save(path)
         stage.say(context)
         logging.info(
             "stage %d (%s): done in %.0f s", stage.number, stage.name, time.monotonic() - start
@@ -236,19 +245,27 @@ def _is_first() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def current_stamp(stage: Stage, context: Context) -> Stamp:
-    """What the stage would be made from now.
+def current_stamp(stage: Stage, context: Context, finished: bool = False) -> Stamp:
+    """What the stage would be made from now, or has been made from where it has just ``finished``.
 
     Raises:
         StageError: an earlier stage has not left its stamp.
     """
+    values: dict[str, dict[str, Any]] = {}
+    for key, value in shaping(context.config, stage.name).items():
+        values.setdefault(key.split(".")[0], {})[key] = value
+    known = {option.key for option in options()}
     return make_stamp(
-        {name: _section(context.config, name, stage.ignored) for name in stage.sections},
-        stage.rooms,
+        values,
+        code_of(
+            stage.function, lambda key: option_value(context.config, key) if key in known else None
+        ),
         stage.inputs(context),
         context.source_dir if stage.late_inputs else stage.stamp_dir(context),
         {name: upstream_key(stage, name, context) for name in _needed(stage, context)},
         stage.facts(context),
+        None if finished else Stamp.load(stage.stamp_path(context)),
+        may_skip=stage.late_inputs and not finished,
     )
 
 
@@ -257,6 +274,8 @@ def why_stale(stage: Stage, context: Context, stamp: Stamp) -> str | None:
     old = Stamp.load(stage.stamp_path(context))
     if old is None:
         return "not made yet"
+    if old.format != FORMAT:
+        return None if stage.takes_over(context, old, stamp) else OTHER_FORMAT
     if old.key != stamp.key:
         return "changed: " + ", ".join(stamp.changed(old))
     broken = _broken(old, stage, context)
@@ -273,12 +292,21 @@ def _broken(stamp: Stamp, stage: Stage, context: Context) -> list[str]:
     return [name for name in names if not stage.spares(context, Path(name))]
 
 
-def _section(config: Config, name: str, ignored: Sequence[str]) -> Any:
-    value = getattr(config, name)
-    if not hasattr(value, "__dataclass_fields__"):
-        return value
-    items = ((f"{name}.{k}", k, v) for k, v in asdict(value).items())
-    return {k: portable(key, v) for key, k, v in items if key not in ignored}
+def _keep_times(stage: Stage, context: Context, stamp: Stamp) -> None:
+    """Record times of files that only a copy has changed, and what is taken over from old stamps."""
+    path = stage.stamp_path(context)
+    old = Stamp.load(path)
+    if old is None or int(os.environ.get("RANK", "0")):
+        return
+    with contextlib.suppress(OSError):  # prepared data that are up to date may be read-only
+        if old.format != FORMAT:
+            logging.info(
+                "stage %d (%s): taken over from an earlier version", stage.number, stage.name
+            )
+            outputs = stage.outputs(context)
+            with_outputs(stamp, outputs, path.parent, stage.outputs_by_size).save(path)
+        elif (new := old.with_times_of(path.parent, stamp)) != old:
+            new.save(path)
 
 
 def _needed(stage: Stage, context: Context) -> list[str]:

@@ -12,6 +12,7 @@ from lmu_asr.data.list_names import is_remote_list
 from lmu_asr.errors import StageError
 from lmu_asr.files import read_json, write_json
 from lmu_asr.remote import is_remote
+from lmu_asr.stages.names import features_name, graph_name, lang_name
 
 PLACES = "places.json"
 
@@ -55,25 +56,18 @@ class Context:
 
     @property
     def features_dir(self) -> Path:
-        """Cuts, features and statistics; its name tells features that differ from the default."""
-        features = self.config.features
-        name = f"fbank{features.num_mel_bins}"
-        name += "" if features.backend == "lhotse" else f"-{features.backend}"
-        name += "-sp" if features.speed_perturb else ""
-        return self.corpus_dir / name
+        """Cuts, features and statistics."""
+        return self.corpus_dir / features_name(self.config)
 
     @property
     def lang_dir(self) -> Path:
         """Lang directory of the output unit."""
-        lang = self.config.lang
-        size = f"{lang.bpe_vocab_size}" if lang.unit == "bpe" else ""
-        return self.corpus_dir / f"lang-{lang.unit}{size}"
+        return self.corpus_dir / lang_name(self.config)
 
     @property
     def graph_dir(self) -> Path:
         """Language model and decoding graphs."""
-        topology = "" if self.config.graph.topology == "standard" else "-modified"
-        return self.lang_dir / f"graph-{self.config.lm.order}gram{topology}"
+        return self.lang_dir / graph_name(self.config)
 
     @property
     def exp_dir(self) -> Path:

@@ -59,16 +59,6 @@ STAGE = Stage(
     run,
     stamp_dir=lambda context: context.decode_dir,
     outputs=outputs,
-    sections=("corpus", "decode", "graph"),
-    ignored=(
-        "corpus.mirror",
-        "corpus.s3_cache",
-        *("corpus.pipes", "corpus.pipe_dir", "corpus.pipe_minutes", "corpus.pipe_jobs"),
-        "corpus.speakers",
-        "corpus.minutes",
-        "corpus.source",
-    ),
-    rooms=("decoding", "scoring", "fsa"),
     after=("features", "graph", "train"),
 )
 

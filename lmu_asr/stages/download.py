@@ -51,19 +51,6 @@ STAGE = Stage(
     run,
     stamp_dir=lambda context: context.corpus_dir,
     outputs=outputs,
-    sections=("corpus", "seed"),
-    ignored=(
-        "corpus.id",
-        "corpus.s3_cache",
-        *("corpus.pipes", "corpus.pipe_dir", "corpus.pipe_minutes", "corpus.pipe_jobs"),
-        "corpus.train",
-        "corpus.dev",
-        "corpus.test",
-        "corpus.dev_fraction",
-        "corpus.test_fraction",
-        "corpus.text",
-    ),
-    rooms=("corpora", "data/remote_list.py"),
     outputs_by_size=True,
 )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmu_asr.stages.common import Context, Stage, program
-from lmu_asr.stages.lang import TEXT_ROOMS, lm_sentences, train_texts
+from lmu_asr.stages.lang import lm_sentences, train_texts
 
 if TYPE_CHECKING:
     from lmu_asr.lang.lang import Lang
@@ -78,9 +78,6 @@ STAGE = Stage(
     run,
     stamp_dir=lambda context: context.graph_dir,
     outputs=outputs,
-    sections=("lm", "graph"),
-    ignored=("graph.fsa",),
-    rooms=("lang", "fsa/graphs.py", "fsa/arrays.py", "fsa/topology.py", *TEXT_ROOMS),
     after=("features", "lang"),
     inputs=inputs,
 )

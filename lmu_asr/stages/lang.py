@@ -16,8 +16,6 @@ from lmu_asr.text_lines import language_lines, read_transcripts
 if TYPE_CHECKING:
     from lmu_asr.lang.spelling import Spelling
 
-TEXT_ROOMS = ("corpora/text.py", "data/text_rule.py", "text_lines.py")  # what reads lm.text
-
 
 def run(context: Context) -> None:
     """Build and validate the lang directory from the training text and the LM's words."""
@@ -111,9 +109,6 @@ STAGE = Stage(
             "lang.json",
         )
     ],
-    sections=("lang", "lm"),
-    ignored=("lm.order", "lm.prune", "lm.rescore_order", "lm.train_text"),
-    rooms=("lang", *TEXT_ROOMS),
     after=("features",),
     inputs=inputs,
 )

@@ -38,7 +38,6 @@ STAGE = Stage(
     run,
     stamp_dir=lambda context: context.results_dir,
     outputs=lambda context: [context.results_dir / name for name in ("RESULTS.md", "results.png")],
-    rooms=("scoring",),
     after=("decode",),
     inputs=inputs,
     say=show,

@@ -43,6 +43,8 @@ from lmu_asr.training.profile import (
 )
 from lmu_asr.training.step import GradientStep
 
+CHANGES_NO_OUTPUT = True
+
 SHARE = {"cuda": 0.9, "cpu": 0.65}
 """Of the free memory. A C library's allocator holds holes between steps of different lengths, up to
 half as much again as one step takes; a GPU's holds few."""

@@ -17,6 +17,8 @@ from lmu_asr.errors import DocumentError
 from lmu_asr.files import atomic_path, atomic_write_text, parse_json
 from lmu_asr.training.trackers import Tracker
 
+CHANGES_NO_OUTPUT = ("plot_training", "_curve")
+
 
 class MetricsLog:
     """Rows of metrics on disk (``metrics.jsonl``) and, if wanted, as TensorBoard events.

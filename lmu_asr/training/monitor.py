@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 from lmu_asr.training.state import Window
 
+CHANGES_NO_OUTPUT = True
+
 T = TypeVar("T")
 LOW_MEMORY = 0.03
 

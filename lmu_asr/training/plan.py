@@ -10,11 +10,14 @@ from typing import Any
 import yaml
 
 from lmu_asr.config import Config
+from lmu_asr.config_paths import shaping
 from lmu_asr.errors import DocumentError
 from lmu_asr.files import atomic_write_text, fingerprint
 from lmu_asr.records import record
 from lmu_asr.training.profile import Machine, Speech
 from lmu_asr.yaml_files import read_yaml
+
+CHANGES_NO_OUTPUT = True
 
 HEADER = """\
 # What was measured before training, and how batches are computed because of it.
@@ -174,14 +177,10 @@ def plan_keys(
     config: Config, machine: Machine, model: dict[str, Any], speech: Speech, processes: int
 ) -> dict[str, str]:
     """Fingerprints of everything that a plan depends on."""
-    train = config.train
-    options = [processes, train.max_duration, train.precision, train.cr_ctc, train.loss]
-    options += [train.inter_ctc, train.label_smoothing, train.mmi_order]
-    options += [train.memory_mib, train.num_workers, train.deterministic, config.graph.fsa]
     parts: dict[str, Any] = {
         "hardware": machine.to_json(),
-        "model": [config.section("model"), config.features.num_mel_bins, model],
-        "data": [speech.to_json(), config.features.frame_shift_ms],
-        "options": options,
+        "model": model,
+        "data": speech.to_json(),
+        "options": [processes, config.graph.fsa, shaping(config, "train", "plan")],
     }
     return {name: fingerprint(part) for name, part in parts.items()}

@@ -21,6 +21,8 @@ from lmu_asr.training.profile import (
 from lmu_asr.training.state import seed_everything
 from lmu_asr.training.step import GradientStep, TrainBatch
 
+CHANGES_NO_OUTPUT = True
+
 
 @dataclass(frozen=True)
 class Probe:

@@ -23,6 +23,8 @@ from lmu_asr.errors import DataError
 from lmu_asr.training.distributed import available_cores
 from lmu_asr.training.monitor import host_memory
 
+CHANGES_NO_OUTPUT = True
+
 MIB = 2**20
 PERCENTILES = {"p1": 0.01, "p10": 0.1, "p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 BUCKETS = 6

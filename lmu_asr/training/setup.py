@@ -18,6 +18,8 @@ from lmu_asr.training.finetune import start_from
 from lmu_asr.training.optim import count_parameters
 from lmu_asr.training.state import seed_everything
 
+CHANGES_NO_OUTPUT = ("describe",)
+
 KERNELS_KEPT = 32  # of oneDNN: those of one batch; torch would keep 1024, of every length it met
 
 

@@ -14,36 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmu_asr.config import Config
-from lmu_asr.config_files import config_to_dict
-from lmu_asr.config_paths import portable
+from lmu_asr.config import Config, options
+from lmu_asr.config_paths import shaping
 from lmu_asr.errors import CheckpointError, DocumentError
 from lmu_asr.records import record
-
-NEUTRAL_KEYS = frozenset(
-    "train." + name
-    for name in (
-        "autoconf",
-        "average",
-        "checkpoint_every",
-        "checkpoint_minutes",
-        "frame_limit",
-        "join_minutes",
-        "keep_last",
-        "log_every",
-        "memory_mib",
-        "num_workers",
-        "patience",
-        "remote",
-        "shar",
-        "shar_window",  # it counts with the manifest, where shards are read
-        "strategy",
-        "tensorboard",
-        "wandb",
-        "wandb_project",
-    )
-)
-SECTIONS = ("seed", "features", "model", "augment", "train")
 
 
 @dataclass
@@ -150,11 +124,13 @@ class Identity:
                     f"{where}: belongs to another {name} ({theirs[:12]}; now {ours[:12]}): "
                     "use another --exp-dir or remove this run's files to start anew"
                 )
-        changed = [key for key, value in self.config.items() if saved["config"].get(key) != value]
+        # an option that the version before did not have was at what is its default now
+        then = {**{option.key: option.default for option in options()}, **saved["config"]}
+        changed = [key for key, value in self.config.items() if then.get(key) != value]
         if changed:
             key = changed[0]
             raise CheckpointError(
-                f"{where}: was made with {key}={saved['config'].get(key)!r}, now "
+                f"{where}: was made with {key}={then.get(key)!r}, now "
                 f"{self.config[key]!r}"
                 + (f" (and {len(changed) - 1} other keys)" if len(changed) > 1 else "")
                 + ": set it back, or use another --variant or --exp-dir to start anew"
@@ -163,13 +139,7 @@ class Identity:
 
 def shaping_options(config: Config) -> dict[str, Any]:
     """Options that change the weights of a run, by dotted key."""
-    values = config_to_dict(config)
-    out: dict[str, Any] = {}
-    for section in SECTIONS:
-        node = values[section]
-        items = node.items() if isinstance(node, dict) else [("", node)]
-        out.update({f"{section}.{k}" if k else section: v for k, v in items})
-    return {key: portable(key, value) for key, value in out.items() if key not in NEUTRAL_KEYS}
+    return shaping(config, "train")
 
 
 def derive_seed(*parts: Any) -> int:

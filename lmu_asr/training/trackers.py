@@ -14,6 +14,8 @@ from lmu_asr.config_files import config_to_dict
 from lmu_asr.errors import ConfigError, TrainingError
 from lmu_asr.files import atomic_write_text
 
+CHANGES_NO_OUTPUT = True
+
 RUN_ID = "wandb-id.txt"
 
 

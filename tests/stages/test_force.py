@@ -11,7 +11,7 @@ import pytest
 
 from lmu_asr.config import Config, TrainConfig
 from lmu_asr.errors import StageError, TrainingError
-from lmu_asr.stages import train
+from lmu_asr.stages import runs, train
 from lmu_asr.stages.context import Context
 from lmu_asr.stages.stamp import Stamp
 from lmu_asr.training import lock
@@ -23,13 +23,13 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     """A run of which nothing but the stamp is known; the environment of no driver."""
     monkeypatch.delenv("LMU_ASR_RUN_ID", raising=False)
     monkeypatch.setattr(
-        train, "current_stamp", lambda _, c: Stamp("", {"seed": c.config.seed, "code": "1"})
+        runs, "current_stamp", lambda _, c: Stamp("", {"seed": c.config.seed, "code": "1"})
     )
     return Context(Config(), tmp_path / "data", tmp_path / "exp", "mini", nj=1)
 
 
 def claim(context: Context, **changes: object) -> None:
-    train.claim_directory(replace(context, **changes))  # type: ignore[arg-type]
+    runs.claim_directory(replace(context, **changes))  # type: ignore[arg-type]
 
 
 def trained(context: Context, name: str) -> None:

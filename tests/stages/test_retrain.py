@@ -71,7 +71,8 @@ def test_other_units_keep_the_model_too(tmp_path: Path, unit: str) -> None:
     assert finish(context_of(tmp_path, unit, **sizes)) == ALL
     text = write(tmp_path / "lm.txt", "two rose to or\n")
     assert finish(context_of(tmp_path, unit, **sizes, lm__text=text)) == WITHOUT_TRAINING
-    assert "rose" in Lang.load(context_of(tmp_path, unit, **sizes).lang_dir).pronunciations
+    larger = context_of(tmp_path, unit, **sizes, lm__text=text)
+    assert "rose" in Lang.load(larger.lang_dir).pronunciations
 
 
 def test_graph_ctc_takes_every_pronunciation(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_ids_stay_and_training_sees_its_own_words_only(tmp_path: Path) -> None:
     write(tmp_path / "lexicon.txt", LEXICON + MORE)
     larger = context_of(tmp_path, lm__text=write(tmp_path / "lm.txt", "two too to read rose\n"))
     run_stage(load_stage("lang"), larger)
-    whole, after = Lang.load(context.lang_dir), training_lang(context.lang_dir, text)
+    whole, after = Lang.load(larger.lang_dir), training_lang(larger.lang_dir, text)
     assert whole.disambig_tokens != before.disambig_tokens
     assert whole.tokens == after.tokens == before.tokens
     assert after.lexicon == before.lexicon != whole.lexicon

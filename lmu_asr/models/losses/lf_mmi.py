@@ -25,6 +25,8 @@ from torch import Tensor
 from lmu_asr.errors import ConfigError
 from lmu_asr.lang.ngram import BOS, EOS, train_token_ngram
 
+RUNS_WITH = {"train.loss": ("lf_mmi",)}
+
 LARGEST = 2**24  # entries of a dense model
 
 
