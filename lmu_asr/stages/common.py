@@ -43,7 +43,7 @@ class Stage:
     discovers. ``say`` prints what a user wants to see at every call. ``together``: the processes of a
     launcher all run the stage at once. ``spares`` says which outputs a configuration can do without.
     ``on_cluster``: its jobs can be those of a Ray cluster. ``takes_over`` says whether what a version
-    with other stamps has made is what the stage would make.
+    with other stamps has made is what the stage would make; ``taken_over`` hears that it was so.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Stage:
     spares: Callable[[Context, Path], bool] = lambda _, __: False
     on_cluster: bool = False
     takes_over: Callable[[Context, Stamp, Stamp], bool] = lambda _, __, ___: False
+    taken_over: Callable[[Context, Stamp], None] = lambda _, __: None
 
     @property
     def number(self) -> int:
@@ -303,6 +304,7 @@ def _keep_times(stage: Stage, context: Context, stamp: Stamp) -> None:
             logging.info(
                 "stage %d (%s): taken over from an earlier version", stage.number, stage.name
             )
+            stage.taken_over(context, stamp)
             outputs = stage.outputs(context)
             with_outputs(stamp, outputs, path.parent, stage.outputs_by_size).save(path)
         elif (new := old.with_times_of(path.parent, stamp)) != old:

@@ -34,8 +34,7 @@ def claim_directory(context: Context) -> None:
         StageError: ``--force``, and the mirror (``train.remote``) would bring the old run back.
     """
     stamp = current_stamp(load_stage("train"), context)
-    own = {name: value for name, value in stamp.parts.items() if name != "code"}
-    new = {"format": FORMAT, "parts": own, "code": stamp.parts["code"]}
+    new = _record(stamp)
     if context.force:
         new["forced"] = os.environ.get("LMU_ASR_RUN_ID", "")
     old = _read_owner(context)
@@ -117,6 +116,16 @@ def is_same_run(context: Context, old: Stamp, new: Stamp) -> bool:
     return finished and _agrees(context, old.parts, new)
 
 
+def own_run(context: Context, stamp: Stamp) -> None:
+    """Record that the run in the directory is of this version's options, data and code."""
+    write_json(context.exp_dir / OWNER, _record(stamp))
+
+
+def _record(stamp: Stamp) -> dict[str, Any]:
+    own = {name: value for name, value in stamp.parts.items() if name != "code"}
+    return {"format": FORMAT, "parts": own, "code": stamp.parts["code"]}
+
+
 def _translated(context: Context, old: dict[str, Any], stamp: Stamp) -> dict[str, Any]:
     """The record of a run that an earlier version has begun, as this one would have written it."""
     if (
@@ -125,17 +134,20 @@ def _translated(context: Context, old: dict[str, Any], stamp: Stamp) -> dict[str
         or not _agrees(context, old["parts"], stamp)
     ):
         return old
-    own = {name: value for name, value in stamp.parts.items() if name != "code"}
-    return {**old, "parts": own, "code": stamp.parts["code"]}
+    return {**old, **_record(stamp)}
 
 
 def _agrees(context: Context, parts: dict[str, Any], new: Stamp) -> bool:
     """Whether a run of an earlier version has the options, tokens and data of this one."""
+    from lmu_asr.lang.lang import Lang
     from lmu_asr.training.checkpoint import CheckpointStore, load_checkpoint
 
-    if parts.get("tokens") != new.parts["tokens"] or context.config.train.shar:
+    if context.config.train.shar:
         return False
     try:
+        lang = Lang.load(context.lang_dir)
+        if lang.unit == "phone" and parts.get("tokens") != new.parts["tokens"]:
+            return False  # the same phones may spell words in another way
         options = shaping(load_config(context.exp_dir / "config.yaml"), "train")
         last = context.exp_dir / "last.pt"
         store = CheckpointStore(context.exp_dir, keep_last=1)
@@ -149,7 +161,9 @@ def _agrees(context: Context, parts: dict[str, Any], new: Stamp) -> bool:
         logging.info("the run of an earlier version cannot be compared: %s", error)
         return False
     saved = found.meta.get("identity", {}) if found else {}
-    return saved.get("manifest") == data and options == shaping(context.config, "train")
+    same = saved.get("manifest") == data
+    same = same and saved.get("tokens") == fingerprint([lang.unit, lang.tokens])
+    return same and options == shaping(context.config, "train")
 
 
 def superseded(folder: Path) -> Iterator[Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from lmu_asr.files import fingerprint
 from lmu_asr.stages.common import Context, Stage, program, upstream_key
 from lmu_asr.stages.lang import train_texts
-from lmu_asr.stages.runs import claim_directory, is_same_run
+from lmu_asr.stages.runs import claim_directory, is_same_run, own_run
 
 
 def run(context: Context) -> None:
@@ -65,6 +65,7 @@ STAGE = Stage(
     facts_from=("lang",),
     together=True,
     takes_over=is_same_run,
+    taken_over=own_run,
 )
 
 
