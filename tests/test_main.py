@@ -39,7 +39,7 @@ def test_usage_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("transcribbe", "unknown command 'transcribbe'; did you mean transcribe?"),
         ("compar", "did you mean compare?"),
-        ("xyzzy", "known: transcribe, align, compare, list"),
+        ("xyzzy", "known: transcribe, align, compare, clean, list"),
         ("--versoin", "unknown option '--versoin'"),
     ],
 )
