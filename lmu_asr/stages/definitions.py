@@ -1,7 +1,7 @@
 """What one module defines, as syntax: a digest of each definition and the names that it refers to.
 
 Comments, docstrings and formatting leave no trace. Neither do fields of syntax trees that differ
-from Python 3.10 to 3.12 (``type_params``, ``kind``), so that a digest holds for all of them.
+from Python 3.10 to 3.12 (``type_params``, ``kind``, cuts within formatted texts), so that a digest holds for all of them.
 """
 
 from __future__ import annotations
@@ -183,12 +183,28 @@ def _is_text(node: ast.AST) -> bool:
 
 def plain(node: Any) -> Any:
     """Return a syntax tree as tuples and constants, without docstrings and places in the file."""
+    if isinstance(node, ast.JoinedStr):
+        return ("JoinedStr", *_pieces(node))
     if isinstance(node, ast.AST):
         values = [plain(getattr(node, f, None)) for f in node._fields if f not in _LEFT_OUT]
         return (type(node).__name__, *values)
     if isinstance(node, list):
         return [plain(item) for item in node if not _is_text(item)]
     return (type(node).__name__, repr(node))
+
+
+def _pieces(node: ast.JoinedStr) -> list[Any]:
+    """The parts of a formatted text; Python 3.12 cuts the text between them in another way."""
+    found: list[Any] = []
+    for value in node.values:
+        text = str(value.value) if isinstance(value, ast.Constant) else None
+        if text is None:
+            found.append(plain(value))
+        elif found and isinstance(found[-1], str):
+            found[-1] += text
+        elif text:
+            found.append(text)
+    return found
 
 
 class _Names:

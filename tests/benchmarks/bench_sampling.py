@@ -24,7 +24,7 @@ from lmu_asr.data.index import build_index
 from lmu_asr.files import write_json, write_jsonl
 from lmu_asr.lang.lang import Lang
 from lmu_asr.lang.prepare import prepare_lang
-from lmu_asr.stages.stamp import make_stamp, output_states
+from lmu_asr.stages.stamp import make_stamp, with_outputs
 from lmu_asr.training.distributed import current_world
 from lmu_asr.training.setup import make_model
 from lmu_asr.training.sizing import Sizing
@@ -108,8 +108,8 @@ def stamp(root: Path) -> None:
     """The stamp of a stage that reads and leaves the manifests; prints its time."""
     begin = time.perf_counter()
     files = [root / "train_cuts.jsonl.gz", root / "dev_cuts.jsonl.gz", root / "feats"]
-    make_stamp({}, ("data",), files[:2], root, {}, {})
-    output_states(files, root)
+    made = make_stamp({}, {}, files[:2], root, {}, {})
+    with_outputs(made, files, root)
     print(f"stamp: {time.perf_counter() - begin:.2f} s, {peak()}")
 
 

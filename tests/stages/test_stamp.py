@@ -1,14 +1,17 @@
 """A stage runs when, and only when, something that it depends on has changed."""
 
 import dataclasses
+import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from lmu_asr.config import SHAPES, Config
+from lmu_asr.config_paths import shaping, with_value
 from lmu_asr.errors import StageError
-from lmu_asr.stages import common, load_stage
+from lmu_asr.stages import common, load_stage, stamp
 from lmu_asr.stages.common import (
     NAMES,
     Context,
@@ -232,8 +235,8 @@ def test_damaged_stamp_is_none(tmp_path: Path, text: str) -> None:
 
 
 def test_names_in_a_damaged_stamp(tmp_path: Path) -> None:
-    stamp = Stamp("k", {}, {"a\0b": [1, 2], "x" * 5000: [1, 2]})
-    assert len(stamp.broken_outputs(tmp_path)) == 2
+    damaged = Stamp("k", {}, {"a\0b": [1, 2], "x" * 5000: [1, 2]})
+    assert len(damaged.broken_outputs(tmp_path)) == 2
 
 
 def test_inputs_whose_names_are_not_utf8_are_watched(tmp_path: Path, context: Context) -> None:
@@ -245,3 +248,107 @@ def test_inputs_whose_names_are_not_utf8_are_watched(tmp_path: Path, context: Co
     path.write_text("longer")
     assert run_stage(stage, context)
     assert len(calls) == 2
+
+
+def copy(context: Context, tmp_path: Path) -> Context:
+    """The run in a copy of everything, whose files have other times."""
+    for name in ("data", "exp"):
+        if (tmp_path / name).exists():
+            shutil.copytree(
+                tmp_path / name, tmp_path / "copy" / name, copy_function=shutil.copyfile
+            )
+    return dataclasses.replace(
+        context, data_root=tmp_path / "copy/data", exp_root=tmp_path / "copy/exp"
+    )
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_copy_is_up_to_date_and_read_once(
+    tmp_path: Path, context: Context, late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, calls = make_stage(tmp_path, late_inputs=late)
+    (tmp_path / "in").write_text("source")
+    run_stage(stage, context)
+    other = copy(context, tmp_path)
+    for path in (tmp_path / "in", tmp_path / "copy/data/mini/out"):
+        os.utime(path, ns=(1, 1))
+    assert why_run(stage, other, 1) is None
+    assert not run_stage(stage, other) and len(calls) == 1
+    stamp.content.cache_clear()
+    monkeypatch.setattr(stamp, "sha256_file", None)  # what has the times of the stamp is not read
+    assert not run_stage(stage, other)
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_another_content_of_the_same_size_is_seen(
+    tmp_path: Path, context: Context, late: bool
+) -> None:
+    stage, calls = make_stage(tmp_path, late_inputs=late)
+    source = tmp_path / "in"
+    source.write_text("one")
+    run_stage(stage, context)
+    source.write_text("two")
+    os.utime(source, ns=(5, 5))
+    assert run_stage(stage, context) and not run_stage(stage, context)
+    (context.corpus_dir / "out").write_text("y")
+    os.utime(context.corpus_dir / "out", ns=(5, 5))
+    assert run_stage(stage, context) and len(calls) == 3
+
+
+def test_inputs_too_large_to_read_go_by_their_times(
+    tmp_path: Path, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stamp, "MOST_READ", 2)
+    stage, calls = make_stage(tmp_path)
+    (tmp_path / "in").write_text("one")
+    assert run_stage(stage, context) and not run_stage(stage, context)
+    os.utime(tmp_path / "in", ns=(5, 5))
+    assert run_stage(stage, context) and len(calls) == 2
+
+
+def test_an_old_stamp_is_named_and_made_anew_once(tmp_path: Path, context: Context) -> None:
+    stage, calls = make_stage(tmp_path)
+    run_stage(stage, context)
+    path = stage.stamp_path(context)
+    saved = json.loads(path.read_text())
+    path.write_text(json.dumps({key: saved[key] for key in ("key", "parts", "outputs")}))
+    assert "of an earlier version" in str(why_run(stage, context, 1))
+    assert run_stage(stage, context) and not run_stage(stage, context) and len(calls) == 2
+
+
+def test_edited_modules_are_named() -> None:
+    old, new = (
+        Stamp("", {"code": str(n), "inputs": "i"}, code={f"m{i}": str(n * i) for i in range(6)})
+        for n in (1, 2)
+    )
+    assert new.changed(old) == ["code of m1, m2, m3 and 2 more"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "stages"),
+    [
+        ("seed", 1, ["download", "train"]),
+        ("corpus.minutes", 1.0, ["download"]),
+        ("corpus.mirror", "x", ["download"]),
+        ("corpus.pipe_jobs", 2, []),
+        ("corpus.text", "plain", ["features", "decode"]),
+        ("features.dither", 1.0, ["features", "train"]),
+        ("lang.unit", "bpe", ["lang"]),
+        ("lm.text", "x", ["lang", "graph"]),
+        ("lm.prune", 1.0, ["graph"]),
+        ("graph.topology", "modified", ["graph", "decode"]),
+        ("graph.fsa", "k2", ["decode"]),  # of training by its facts
+        ("model.dim", 8, ["train"]),
+        ("augment.time_masks", 1, ["train"]),
+        ("train.lr", 1.0, ["train"]),
+        ("train.average", 2, ["train"]),
+        *((f"train.{name}", 7, []) for name in ("log_every", "keep_last", "frame_limit", "shar_window")),
+        ("train.num_workers", 7, ["plan"]),
+        ("decode.beam", 7, ["decode"]),
+        ("variant", "x", []),
+    ],
+)  # fmt: skip
+def test_stages_that_an_option_shapes(key: str, value: object, stages: list[str]) -> None:
+    config, other = Config(), with_value(Config(), key, value)
+    names = (*NAMES, "plan")
+    assert [n for n in names if shaping(config, n) != shaping(other, n)] == stages
