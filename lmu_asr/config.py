@@ -5,39 +5,13 @@ Reading variants and checking them: :mod:`lmu_asr.config_files`. The resolved co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
-from typing import Any, cast, get_type_hints
+import functools
+from dataclasses import asdict, dataclass, field, make_dataclass
+from typing import Any
 
-
-def opt(default: Any, help: str, **limits: Any) -> Any:
-    """Declare one option: its default, its help line and its limits.
-
-    Limits: ``min``, ``max``, ``choices``, and ``pattern``, a regular expression of the whole value,
-    with ``want``, the same in words. ``path`` marks a file or directory of the user: its value is
-    a tuple of the words that are no path. ``shapes`` names the stages whose outputs the option
-    changes, and ``plan`` where it sizes the computing; left out, those of its section in
-    :data:`SHAPES`. Stamps, resuming and plans all follow it.
-    """
-    metadata = {"help": help, **limits}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-# Stages whose outputs the options of a section shape
-SHAPES = {
-    "seed": ("download", "train"),
-    "corpus": ("download", "features", "decode"),
-    "features": ("features", "train"),
-    "lang": ("lang",),
-    "lm": ("lang", "graph"),
-    "graph": ("graph", "decode"),
-    "model": ("train",),
-    "augment": ("train",),
-    "train": ("train",),
-    "decode": ("decode",),
-}
+from lmu_asr.errors import ConfigError
+from lmu_asr.options import Option, opt, options_of
+from lmu_asr.registry import ENCODERS, HEADS, REGISTRIES
 
 # A name that becomes a part of a path: it can neither lead out of its directory nor look like an option.
 NAME = {
@@ -222,11 +196,14 @@ class GraphConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """The encoder and its head."""
+class CommonModelConfig:
+    """What every encoder and every head uses."""
 
     encoder: str = opt(
-        "lmu", "encoder", choices=("lmu", "lmu_cell", "lmu_parallel", "lstm", "transformer")
+        "lmu", "encoder, a module of lmu_asr.models.encoders", choices=ENCODERS.names
+    )
+    head: str = opt(
+        "ctc", "output layer and loss, a module of lmu_asr.models.heads", choices=HEADS.names
     )
     dim: int = opt(144, "model width", min=8, max=4096)
     num_layers: int = opt(8, "blocks", min=1, max=100)
@@ -237,33 +214,52 @@ class ModelConfig:
         choices=("linear", "conv2d"),
     )
     subsampling_channels: int = opt(64, "channels of the convolutional front end", min=1, max=1024)
-    memory_order: int = opt(8, "order Q of each Legendre memory", min=1, max=1024)
-    thetas: list[float] = opt(
-        [4.0, 8.0, 16.0, 32.0], "window of each channel group, in frames after subsampling", min=1.0
-    )
-    trainable_theta: bool = opt(False, "train the windows through the discretisation")
-    hidden: int = opt(0, "hidden units of lmu_cell, lmu_parallel and lstm; 0: dim", min=0, max=8192)
-    expansion: float = opt(1.0, "memory channels over dim", min=0.25, max=4.0)
     ff_mult: float = opt(2.0, "feed-forward width over dim", min=0.0, max=8.0)
-    conv_kernel: int = opt(0, "depthwise convolution before the memory; 0: none", min=0, max=63)
-    lookahead: int = opt(0, "frames after subsampling that each block looks ahead", min=0, max=64)
-    bidirectional: bool = opt(True, "add the anti-causal memory (offline use only)")
-    num_heads: int = opt(4, "attention heads of the transformer", min=1, max=64)
+    bidirectional: bool = opt(True, "let each frame depend on later ones (offline use only)")
     dropout: float = opt(0.1, "dropout", min=0.0, max=0.9)
     stochastic_depth: float = opt(
         0.0, "drop rate of the last block, rising linearly", min=0.0, max=0.9
     )
     grad_checkpoint: bool = opt(False, "recompute blocks in the backward pass to save memory")
-    memory_form: str = opt(
-        "auto",
-        "evaluation of the memory",
-        choices=("auto", "sequential", "fft", "chunked", "compiled", "triton"),
-    )
     normalize: str = opt(
         "global",
         "mean and variance normalisation of the input",
         choices=("global", "utterance", "none"),
     )
+
+
+@dataclass(frozen=True)
+class ModelConfig(CommonModelConfig):
+    """The encoder and its head.
+
+    ``encoder_options`` and ``head_options`` are the ``Options`` of the chosen modules: the sections
+    ``model.<encoder>`` and ``model.<head>``. Left out, they have their defaults.
+
+    Raises:
+        ConfigError: there is no such encoder or head, or the options are those of another.
+    """
+
+    encoder_options: Any = None
+    head_options: Any = None
+
+    def __post_init__(self) -> None:
+        """Fill in and check the options of the chosen modules."""
+        for registry in REGISTRIES:
+            name, place = getattr(self, registry.key), f"{registry.key}_options"
+            kind, given = registry.options(name), getattr(self, place)
+            if given is None:
+                object.__setattr__(self, place, kind())
+            elif not isinstance(given, kind):
+                raise ConfigError(
+                    f"model.{registry.key}={name} with options of {type(given).__module__}"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dictionaries and lists, as YAML has them: a section for each chosen module."""
+        values = asdict(self)
+        for registry in REGISTRIES:
+            values[getattr(self, registry.key)] = values.pop(f"{registry.key}_options")
+        return values
 
 
 @dataclass(frozen=True)
@@ -320,11 +316,6 @@ class TrainConfig:
     sorted_epochs: int = opt(
         0, "first epochs that go from short to long utterances: CTC starts more easily", min=0
     )
-    anneal_steps: int = opt(
-        0,
-        "first steps whose alignments (torch's CTC) go from all alike to the model's own: a flat start",
-        min=0,
-    )
     lr: float = opt(2e-3, "peak learning rate", min=0.0, max=10.0)
     min_lr_ratio: float = opt(0.02, "last learning rate over the peak", min=0.0, max=1.0)
     warmup_steps: int = opt(200, "steps of linear warm-up", min=0)
@@ -358,21 +349,6 @@ class TrainConfig:
         0.0, "decay of the averaged weights used for validation; 0: none", min=0.0, max=0.99999
     )
     average: int = opt(1, "checkpoints averaged into averaged.pt", min=1, max=100)
-    cr_ctc: float = opt(
-        0.0, "weight of the consistency loss between two augmented views", min=0.0, max=10
-    )
-    inter_ctc: float = opt(
-        0.0,
-        "share of the loss that CTC of inner layers has (0.3 in its paper); 0: none",
-        min=0,
-        max=0.9,
-    )
-    inter_ctc_layers: list[int] = opt(
-        [], "blocks, from 1, after which inner CTC reads; empty: the middle one", min=1
-    )
-    label_smoothing: float = opt(
-        0.0, "share of the loss that pulls the outputs of every frame to uniform", min=0.0, max=0.9
-    )
     checkpoint_every: int = opt(
         200, "steps between checkpoints, besides each epoch's end", min=1, shapes=()
     )
@@ -448,14 +424,6 @@ class TrainConfig:
         pattern="(s3://.+)?",
         shapes=(),
     )
-    loss: str = opt(
-        "ctc",
-        "ctc: by the engine of graph.fsa; k2_ctc; graph_ctc: over all pronunciations, by k2; lf_mmi: "
-        "against every token sequence, weighted by an n-gram model of tokens",
-        choices=("ctc", "k2_ctc", "graph_ctc", "lf_mmi"),
-    )
-    mmi_order: int = opt(3, "order of the n-gram model of train.loss=lf_mmi", min=2, max=3)
-    mmi_ctc: float = opt(0.1, "CTC added to train.loss=lf_mmi, times this", min=0.0, max=10)
 
 
 @dataclass(frozen=True)
@@ -540,53 +508,53 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
 
-    def section(self, name: str) -> dict[str, Any]:
-        """Return one section as plain dictionaries and lists."""
-        return cast("dict[str, Any]", asdict(getattr(self, name)))
+    def section(self, name: str) -> Any:
+        """Return one section as plain dictionaries and lists, or one value that has no section."""
+        return self.to_dict()[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the whole configuration as plain dictionaries and lists."""
+        return {**asdict(self), "model": self.model.to_dict()}
 
 
-@dataclass(frozen=True)
-class Option:
-    """One option as documentation shows it.
-
-    ``path``: None, or for a file or directory of the user the words that are no path. ``shapes``:
-    what it changes, as :func:`opt` has it; None: what its section does.
-    """
-
-    key: str
-    type: str
-    default: Any
-    help: str
-    limits: dict[str, Any]
-    path: tuple[str, ...] | None = None
-    shapes: tuple[str, ...] | None = None
-
-    def is_of(self, *stages: str) -> bool:
-        """Whether the option shapes what one of ``stages`` makes, or is of ``plan``."""
-        own = SHAPES.get(self.key.split(".")[0], ()) if self.shapes is None else self.shapes
-        return not set(own).isdisjoint(stages)
+def attribute(node: Any, part: str) -> str:
+    """Field of a part of the configuration that one part of a dotted key names."""
+    for registry in REGISTRIES if isinstance(node, ModelConfig) else ():
+        if getattr(node, registry.key) == part:
+            return f"{registry.key}_options"
+    return part
 
 
-def options(cls: type = Config, prefix: str = "") -> Iterator[Option]:
-    """Iterate over every option with its dotted key, in the order of declaration."""
-    hints = get_type_hints(cls)
-    for item in fields(cls):
-        hint = hints[item.name]
-        if is_dataclass(hint):
-            yield from options(cast(type, hint), f"{prefix}{item.name}.")
-            continue
-        default = item.default_factory() if item.default is MISSING else item.default  # type: ignore
-        limits = {k: v for k, v in item.metadata.items() if k not in ("help", "path", "shapes")}
-        name = getattr(hint, "__name__", str(hint)) if "[" not in str(hint) else str(hint)
-        yield Option(
-            prefix + item.name,
-            name,
-            default,
-            item.metadata["help"],
-            limits,
-            item.metadata.get("path"),
-            item.metadata.get("shapes"),
-        )
+def schema() -> type:
+    """The configuration with a section for every registered encoder and head, chosen or not."""
+    return _schema(tuple(registry.names() for registry in REGISTRIES))
+
+
+@functools.cache
+def _schema(names: tuple[tuple[str, ...], ...]) -> type:
+    """``names`` tell one set of registered modules from another."""
+    kinds: dict[str, type] = {}
+    for registry, modules in zip(REGISTRIES, names, strict=True):
+        for name in modules:
+            if name in kinds or name in CommonModelConfig.__dataclass_fields__:
+                raise ConfigError(
+                    f"{registry.package}.{name}: the name is taken by another section or option; rename"
+                )
+            kinds[name] = registry.options(name)
+    sections = [(name, kind, field(default_factory=kind)) for name, kind in kinds.items()]
+    model = make_dataclass("Model", sections, bases=(CommonModelConfig,), frozen=True)
+    whole = [("model", model, field(default_factory=model))]
+    return make_dataclass("Schema", whole, bases=(Config,), frozen=True)
+
+
+def options() -> tuple[Option, ...]:
+    """Every option with its dotted key, in the order of declaration."""
+    return _options(schema())
+
+
+@functools.cache
+def _options(kind: type) -> tuple[Option, ...]:
+    return tuple(options_of(kind))
 
 
 def options_markdown() -> str:

@@ -13,17 +13,20 @@ import difflib
 import functools
 import math
 import re
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lmu_asr.config import Config, Option, options
+from lmu_asr.config import CommonModelConfig, Config, ModelConfig, attribute, options, schema
 from lmu_asr.errors import ConfigError
 from lmu_asr.files import atomic_write_text
+from lmu_asr.old_options import RENAMED, new_keys, renamed, say_renamed
+from lmu_asr.options import Option
+from lmu_asr.registry import REGISTRIES, Registry
 from lmu_asr.yaml_files import dump_yaml, parse_yaml, read_yaml
 
 MOST_BASES = 50  # files that one variant builds on, counted each time they are named
@@ -52,30 +55,39 @@ def load_config(
     Raises:
         ConfigError: unknown key, wrong type, value out of range, missing or unreadable file.
     """
-    merged = _structured()
+    layers: list[tuple[str, dict[str, Any]]] = []
     for file in [path, *on_top] if path else on_top:
         for number, (source, values) in enumerate(_sources(Path(cast(str, file)), ())):
             if number > MOST_BASES:
                 raise ConfigError(f"{file}: builds on more than {MOST_BASES} files")
-            merged = _merge(merged, values, str(source))
-    for override in overrides:
-        merged = _merge(merged, _parse_override(override), f"--set {override}")
-    return _checked(merged, str(path) if path else "--set", override_keys(overrides))
+            layers.append((str(source), values))
+    return _merged(layers, overrides, str(path) if path else "--set")
 
 
-def override_keys(overrides: Sequence[str]) -> set[str]:
-    """Return the keys of ``key=value`` overrides."""
-    return {override.partition("=")[0] for override in overrides}
+def override_keys(overrides: Sequence[str], model: ModelConfig | None = None) -> set[str]:
+    """Return the keys of ``key=value`` overrides; of old names, those that they have in ``model``."""
+    chosen = (model.encoder, model.head) if model else ()
+    keys = (override.partition("=")[0] for override in overrides)
+    return {new for key in keys for new in new_keys(key, chosen)}
 
 
-def config_from_dict(values: dict[str, Any], source: str) -> Config:
+def config_from_dict(values: Mapping[str, Any], source: str) -> Config:
     """Build a configuration from nested dictionaries; ``source`` names them in errors."""
-    return _checked(_merge(_structured(), _known_keys(values, source), source), source)
+    return _merged([(source, _read(values, source))], (), source)
+
+
+def model_from_dict(values: Any, source: str) -> ModelConfig:
+    """Rebuild from :meth:`ModelConfig.to_dict`, or from what an earlier version saved.
+
+    Raises:
+        ConfigError: unknown key, wrong type, value out of range.
+    """
+    return config_from_dict({"model": values}, source).model
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
     """Return the whole configuration as plain dictionaries and lists."""
-    return asdict(config)
+    return config.to_dict()
 
 
 def save_config(config: Config, path: str | Path) -> None:
@@ -83,10 +95,73 @@ def save_config(config: Config, path: str | Path) -> None:
     atomic_write_text(path, dump_yaml(config_to_dict(config)))
 
 
+def _merged(
+    layers: Sequence[tuple[str, dict[str, Any]]], overrides: Sequence[str], source: str
+) -> Config:
+    """Lay files on top of each other, then overrides; ``source`` names the whole in errors."""
+    choosing = [o for o in overrides if o.partition("=")[0] in CHOOSING]
+    values = [*(values for _, values in layers), *map(_parse_override, choosing)]
+    chosen = {registry.key: _chosen(registry, values) for registry in REGISTRIES}
+    others = {
+        name for registry in REGISTRIES for name in registry.names() if name != chosen[registry.key]
+    }
+    merged = _structured(schema())
+    for where, layer in layers:
+        merged = _merge(merged, _without(layer, others), where)
+    new = [_today(override, chosen) for override in overrides]
+    for override in new:
+        merged = _merge(merged, _parse_override(override), f"--set {override}")
+    return _checked(merged, source, override_keys(new))
+
+
+CHOOSING = tuple(f"model.{registry.key}" for registry in REGISTRIES)
+
+
+def _chosen(registry: Registry, layers: Iterable[Mapping[str, Any]]) -> str:
+    """The encoder or head that the last layer names, else the default one."""
+    name = str(getattr(CommonModelConfig, registry.key))
+    for values in layers:
+        model = values.get("model")
+        found = model.get(registry.key) if isinstance(model, dict) else None
+        name = found if isinstance(found, str) else name
+    return name
+
+
+def _without(values: dict[str, Any], others: Collection[str]) -> dict[str, Any]:
+    """Leave out the options of encoders and heads that are not chosen: files for all may have them."""
+    model = values.get("model")
+    if not isinstance(model, dict):
+        return values
+    return {**values, "model": {k: v for k, v in model.items() if k not in others}}
+
+
+def _today(override: str, chosen: Mapping[str, str]) -> str:
+    """Return ``key=value`` under today's name.
+
+    Raises:
+        ConfigError: the option is one of an encoder or head that is not chosen.
+    """
+    key, sep, text = override.partition("=")
+    new = new_keys(key)
+    if key in RENAMED:
+        fits = new_keys(key, chosen.values())
+        say_renamed(f"--set {key}", (key,))
+        override = (fits or new)[0] + sep + text
+    for registry in REGISTRIES:
+        name = (override.partition("=")[0] + "..").split(".")[1]
+        known = name in registry.names() and override.startswith("model.")
+        if known and name != chosen[registry.key]:
+            raise ConfigError(
+                f"--set {key}{sep}{text}: an option of model.{registry.key}={name}, but "
+                f"{chosen[registry.key]} is chosen: leave it out, or set model.{registry.key}={name}"
+            )
+    return override
+
+
 @functools.cache
-def _structured() -> DictConfig:
+def _structured(kind: type) -> DictConfig:
     """The defaults; merging copies them, and making them takes longer."""
-    config = cast(DictConfig, OmegaConf.structured(Config))
+    config = cast(DictConfig, OmegaConf.structured(kind))
     _writable(config)
     return config
 
@@ -106,7 +181,28 @@ def _sources(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, dict[st
     values = _read_values(path, f" (base of {seen[-1]})" if seen else "")
     for base in _bases(values.pop("base", None), path):
         yield from _sources((path.parent / base).resolve(), (*seen, path))
-    yield path, _known_keys(values, str(path))
+    yield path, _read(values, str(path))
+
+
+def _read(values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Check the keys of one file, and give them today's names."""
+    _check_sections(values, source)
+    return _known_keys(renamed(values, source), source)
+
+
+def _check_sections(values: Mapping[str, Any], source: str) -> None:
+    """Refuse a file that names its encoder or head and sets options of another."""
+    model = values.get("model")
+    if not isinstance(model, dict):
+        return
+    for registry in REGISTRIES:
+        own = model.get(registry.key)
+        wrong = [name for name in registry.names() if own and name != own and model.get(name)]
+        if wrong:
+            raise ConfigError(
+                f"{source}: model.{wrong[0]}: options of model.{registry.key}={wrong[0]}, but this "
+                f"file chooses {own}: leave them out"
+            )
 
 
 def _bases(value: Any, path: Path) -> list[str]:
@@ -139,7 +235,7 @@ def _parse_override(override: str) -> dict[str, Any]:
     key, sep, text = override.partition("=")
     if not sep or not key:
         raise ConfigError(f"--set {override}: want key=value")
-    kinds = {option.key: option.type for option in _options()}
+    kinds = {option.key: option.type for option in options()}
     if key not in kinds:
         raise _no_option(key, text, "--set")
     quoted = text[:1] in ("'", '"') or text in ("null", "~")
@@ -164,11 +260,20 @@ def _merge(base: DictConfig, values: dict[str, Any], source: str) -> DictConfig:
 def _checked(merged: DictConfig, source: str, overridden: Collection[str] = ()) -> Config:
     """Return the configuration once every value is within its limits."""
     try:
-        config = cast(Config, _shown(OmegaConf.to_object(merged)))
+        whole = cast(Config, _shown(OmegaConf.to_object(merged)))
     except (OmegaConfBaseException, ValueError, TypeError) as error:
         raise _named(error, source) from error
-    _check_limits(config, source, overridden)
-    return config
+    _check_limits(whole, source, overridden)
+    return _with_chosen(whole)
+
+
+def _with_chosen(whole: Config) -> Config:
+    """Return the configuration with the sections of the chosen encoder and head alone."""
+    values = {item.name: getattr(whole, item.name) for item in fields(Config)}
+    common = {item.name: getattr(whole.model, item.name) for item in fields(CommonModelConfig)}
+    for registry in REGISTRIES:
+        common[f"{registry.key}_options"] = getattr(whole.model, common[registry.key])
+    return Config(**{**values, "model": ModelConfig(**common)})
 
 
 def _named(error: Exception, source: str) -> ConfigError:
@@ -201,30 +306,24 @@ def _shown(value: Any) -> Any:
     return value
 
 
-@functools.cache
-def _options() -> tuple[Option, ...]:
-    return tuple(options())
-
-
-@functools.cache
 def _texts() -> frozenset[str]:
     """Keys of texts and of lists of texts."""
-    return frozenset(o.key for o in _options() if o.type in ("str", "list[str]"))
+    return frozenset(o.key for o in options() if o.type in ("str", "list[str]"))
 
 
-def _known_keys(values: dict[str, Any], source: str, prefix: str = "") -> dict[str, Any]:
+def _known_keys(values: Mapping[str, Any], source: str, prefix: str = "") -> dict[str, Any]:
     """Return nested values without empty sections.
 
     Raises:
         ConfigError: an unknown key, a section that is none, an option without a value.
     """
-    kinds = {option.key: option.type for option in _options()}
+    kinds, sections = {option.key: option.type for option in options()}, _sections()
     found = {}
     for key, value in values.items():
         full = f"{prefix}{key}"
-        if full in _sections() and value is None:  # all its lines may be comments
+        if full in sections and value is None:  # all its lines may be comments
             continue
-        if full in _sections() and isinstance(value, dict):
+        if full in sections and isinstance(value, dict):
             value = _known_keys(value, source, f"{full}.")
         elif full not in kinds or "." in str(key):
             raise _no_option(full, value, source)
@@ -234,20 +333,19 @@ def _known_keys(values: dict[str, Any], source: str, prefix: str = "") -> dict[s
     return found
 
 
-@functools.cache
-def _sections() -> frozenset[str]:
-    return frozenset(option.key.split(".")[0] for option in _options() if "." in option.key)
+def _sections() -> set[str]:
+    parts = (option.key.split(".") for option in options())
+    return {".".join(words[:size]) for words in parts for size in range(1, len(words))}
 
 
 def _no_option(key: str, value: Any, source: str) -> ConfigError:
     """The error of a key that is no option as it stands."""
-    known = [option.key for option in _options()]
+    known = [option.key for option in options()]
     if key in known:  # dotted, in a file
-        section, _, name = key.partition(".")
-        return ConfigError(f"{source}: '{key}' stands nested in a file: {section}: {{{name}: ...}}")
+        return ConfigError(f"{source}: '{key}' stands nested in a file: {_nested(key)}")
     if key in _sections():
         first = next(k for k in known if k.startswith(f"{key}."))
-        want = f"{first}=..." if source == "--set" else f"{key}: {{{first.partition('.')[2]}: ...}}"
+        want = f"{first}=..." if source == "--set" else _nested(first)
         return ConfigError(
             f"{source}: {key}={value!r:.100}: '{key}' is a section; name an option in it: {want}"
         )
@@ -255,6 +353,12 @@ def _no_option(key: str, value: Any, source: str) -> ConfigError:
     return ConfigError(
         f"{source}: unknown key '{key}'" + (f"; did you mean '{hint}'?" if hint else "")
     )
+
+
+def _nested(key: str) -> str:
+    """How a dotted key stands in a file."""
+    first, _, rest = key.partition(".")
+    return f"{first}: {{{_nested(rest)}}}" if rest else f"{first}: ..."
 
 
 def _fault(kind: str, value: Any) -> str:
@@ -281,17 +385,17 @@ def _closest(key: str, known: Sequence[str]) -> str | None:
 
 
 def _check_limits(config: Config, source: str, overridden: Collection[str] = ()) -> None:
-    for option in _options():
+    for option in options():
         node = option_value(config, option.key)
         for value in node if isinstance(node, list) else [node]:
             _check_value(option, value, "--set" if option.key in overridden else source)
 
 
 def option_value(config: Config, key: str) -> Any:
-    """Return the value of a dotted key."""
+    """Return the value of a dotted key; None for options of an encoder or head that is not chosen."""
     node: Any = config
     for part in key.split("."):
-        node = getattr(node, part)
+        node = getattr(node, attribute(node, part), None)
     return node
 
 

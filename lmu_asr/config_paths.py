@@ -7,22 +7,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lmu_asr.config import Config, options
-from lmu_asr.config_files import config_to_dict, option_value
+from lmu_asr.config import Config, attribute, options
+from lmu_asr.config_files import option_value
 
 PROJECT = Path(__file__).resolve().parents[1]
-PATHS = {option.key: option.path for option in options() if option.path is not None}
+
+
+def path_options() -> dict[str, tuple[str, ...]]:
+    """Options that name a file or directory, with the words that are no path."""
+    return {option.key: option.path for option in options() if option.path is not None}
 
 
 def is_path(key: str, value: str) -> bool:
     """Whether ``value`` names a file or directory of this machine: no address, no other word."""
-    return key in PATHS and bool(value) and "://" not in value and value not in PATHS[key]
+    words = path_options().get(key)
+    return words is not None and bool(value) and "://" not in value and value not in words
 
 
 def named_paths(config: Config) -> dict[str, Path]:
     """Return every file or directory that the configuration names, by its key."""
-    values = {key: option_value(config, key) for key in PATHS}
-    return {key: Path(value) for key, value in values.items() if is_path(key, value)}
+    values = {key: option_value(config, key) for key in path_options()}
+    return {key: Path(value) for key, value in values.items() if value and is_path(key, value)}
 
 
 def absolute_paths(config: Config, keys: Collection[str], base: Path, other_base: Path) -> Config:
@@ -38,12 +43,13 @@ def absolute_paths(config: Config, keys: Collection[str], base: Path, other_base
     return config
 
 
-def with_value(config: Config, key: str, value: Any) -> Config:
-    """Return the configuration with one value changed; ``key`` is dotted."""
-    section, _, name = key.rpartition(".")
-    if not section:
-        return replace(config, **{name: value})
-    return replace(config, **{section: replace(getattr(config, section), **{name: value})})
+def with_value(config: Any, key: str, value: Any) -> Any:
+    """Return the configuration, or a part of it, with one value changed; ``key`` is dotted."""
+    part, _, rest = key.partition(".")
+    name = attribute(config, part)
+    return replace(
+        config, **{name: with_value(getattr(config, name), rest, value) if rest else value}
+    )
 
 
 def portable(key: str, value: Any) -> Any:
@@ -58,7 +64,7 @@ def portable(key: str, value: Any) -> Any:
 
 def shaping(config: Config, *stages: str) -> dict[str, Any]:
     """The options that shape what any of ``stages`` makes (see :func:`lmu_asr.config.opt`), by key."""
-    values = _flat(config_to_dict(config))
+    values = _flat(config.to_dict())
     keys = (o.key for o in options() if o.is_of(*stages))
     return {key: portable(key, values[key]) for key in keys if key in values}
 

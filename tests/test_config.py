@@ -1,14 +1,16 @@
 """Every wrong key, type and value is an error that names the file, the key and the closest one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lmu_asr.config import Config, options, options_markdown
+from lmu_asr.config import Config, ModelConfig, options, options_markdown
 from lmu_asr.config_files import (
     config_from_dict,
     config_to_dict,
     load_config,
+    option_value,
     save_config,
 )
 from lmu_asr.errors import ConfigError
@@ -31,9 +33,14 @@ ROOT = Path(__file__).resolve().parents[1]
         ("model.dropout=2", "above the most allowed, 0.9"),
         ("train.lr=nan", "finite"),
         ("model.encoder=lmuu", "did you mean lmu"),
+        ("model.head=cct", "did you mean ctc"),
+        ("model.lmu.memory_ordr=3", "did you mean 'model.lmu.memory_order'"),
+        ("train.thetas=[3]", "did you mean 'model.lmu.thetas'"),
+        ("model.lmu=3", "'model.lmu' is a section; name an option in it: model.lmu.memory_order"),
+        ("model.lstm.hidden=3", "leave it out, or set model.encoder=lstm"),
         ("decode.methods=[gredy]", "did you mean greedy"),
-        ("model.thetas=[0.5]", "model.thetas=0.5"),
-        ("model.thetas=3", "model.thetas"),
+        ("model.lmu.thetas=[0.5]", "model.lmu.thetas=0.5"),
+        ("model.lmu.thetas=3", "model.lmu.thetas"),
         ("train", "want key=value"),
         ("train.lr=abc", "^--set train.lr=abc: "),
         ("train.lr=-1", "^--set train.lr=-1.0: below"),
@@ -57,7 +64,7 @@ def test_bad_override(override: str, message: str) -> None:
 @pytest.mark.parametrize("value", ["[{}]", "[null]", "[[]]"])
 def test_a_list_takes_plain_values_alone(value: str) -> None:
     keys = [option.key for option in options() if isinstance(option.default, list)]
-    assert "corpus.test" in keys and "model.thetas" in keys
+    assert "corpus.test" in keys and "model.lmu.thetas" in keys
     for key in keys:
         with pytest.raises(ConfigError, match=key):
             load_config(None, [f"{key}={value}"])
@@ -112,9 +119,9 @@ def test_text_is_taken_as_it_stands() -> None:
 
 
 def test_overrides_are_typed() -> None:
-    config = load_config(None, ["train.lr=1e-3", "model.thetas=[2,4]", "corpus.test=[a,b]"])
+    config = load_config(None, ["train.lr=1e-3", "model.lmu.thetas=[2,4]", "corpus.test=[a,b]"])
     assert config.train.lr == 1e-3
-    assert config.model.thetas == [2.0, 4.0]
+    assert config.model.encoder_options.thetas == [2.0, 4.0]
     assert config.corpus.test == ["a", "b"]
 
 
@@ -161,6 +168,53 @@ def test_saved_configuration_is_the_same(tmp_path: Path) -> None:
     save_config(config, tmp_path / "c.yaml")
     assert load_config(tmp_path / "c.yaml") == config
     assert config_from_dict(config_to_dict(config), "dict") == config
+
+
+def test_files_for_all_encoders_count_for_the_chosen_one(tmp_path: Path) -> None:
+    size = (
+        "model: {lmu: {memory_order: 16}, lmu_cell: {memory_order: 5}, transformer: {num_heads: 2}}"
+    )
+    (tmp_path / "size.yaml").write_text(size)
+    (tmp_path / "cell.yaml").write_text("base: size.yaml\nmodel: {encoder: lmu_cell}")
+    config = load_config(tmp_path / "cell.yaml")
+    assert config.model.encoder_options.memory_order == 5
+    again = load_config(tmp_path / "cell.yaml", ["model.encoder=lmu"])
+    assert again.model.encoder_options.memory_order == 16
+    on_top = load_config(tmp_path / "cell.yaml", [], [tmp_path / "size.yaml"])
+    assert on_top == config
+    save_config(config, tmp_path / "saved.yaml")
+    assert load_config(tmp_path / "saved.yaml") == config
+    model = config_to_dict(config)["model"]
+    assert {name for name, value in model.items() if isinstance(value, dict)} == {"lmu_cell", "ctc"}
+    assert option_value(config, "model.lmu_cell.memory_order") == 5
+    assert option_value(config, "model.lmu.memory_order") is None
+
+
+def test_options_of_another_encoder_are_refused_where_the_user_set_them(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("model: {encoder: lstm, lmu: {memory_order: 3}}")
+    with pytest.raises(
+        ConfigError, match=r"own\.yaml: model\.lmu: options of model\.encoder=lmu, but"
+    ):
+        load_config(own)
+    with pytest.raises(ConfigError, match=r"own\.yaml: model\.lmu: "):
+        load_config(own, ["model.encoder=lmu"])
+    own.write_text("model: {encoder: lstm, lstm: {hidden: 3}, lmu: }")
+    assert load_config(own).model.encoder_options.hidden == 3
+    with pytest.raises(ConfigError, match=r"^--set model\.lmu\.memory_order=3: .*lstm is chosen"):
+        load_config(own, ["model.lmu.memory_order=3"])
+    # the last choice counts, also for what stands before it
+    sets = ["model.lmu.memory_order=3", "model.encoder=lmu"]
+    assert load_config(own, sets).model.encoder_options.memory_order == 3
+
+
+def test_options_go_with_their_encoder() -> None:
+    lstm = ModelConfig(encoder="lstm")
+    assert lstm.encoder_options.hidden == 0
+    with pytest.raises(ConfigError, match=r"model\.encoder=lmu with options of .*encoders\.lstm"):
+        replace(lstm, encoder="lmu")
+    with pytest.raises(ConfigError, match="want one of lmu, lmu_cell"):
+        ModelConfig(encoder="none")
 
 
 def test_configuration_is_immutable() -> None:

@@ -86,7 +86,9 @@ class OpenFstEngine:
         reduction: str = "sum",
     ) -> Tensor:
         """Refuse: torch has no loss over graphs; see :class:`lmu_asr.fsa.engine.Engine`."""
-        raise ConfigError("train.loss=graph_ctc needs k2: run utils/setup.sh --with-k2, --fsa k2")
+        raise ConfigError(
+            "model.ctc.loss=graph_ctc needs k2: run utils/setup.sh --with-k2, --fsa k2"
+        )
 
     def decode(
         self,

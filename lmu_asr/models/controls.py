@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lmu_asr.models.layers import init_linear, length_mask
+from lmu_asr.models.layers import Residual, init_linear, length_mask
 from lmu_asr.models.mixers import Mixer, State
 
 
@@ -45,13 +45,25 @@ class LstmMixer(Mixer):
 class TransformerLayer(nn.Module):
     """``nn.TransformerEncoderLayer``, pre-norm, with masked padding; past only when causal."""
 
-    def __init__(self, dim: int, heads: int, hidden: int, dropout: float, causal: bool) -> None:
-        """``hidden``: feed-forward width; ``causal``: attend to no later frame."""
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        hidden: int,
+        dropout: float,
+        causal: bool,
+        drop_path: float = 0.0,
+    ) -> None:
+        """``hidden``: feed-forward width; ``causal``: attend to no later frame.
+
+        ``drop_path``: share of utterances that skip the whole layer in training.
+        """
         super().__init__()
         self.layer = nn.TransformerEncoderLayer(
             dim, heads, hidden, dropout, "gelu", batch_first=True, norm_first=True
         )
         self.causal = causal
+        self.residual = Residual(0.0, drop_path) if drop_path else None
 
     def forward(self, x: Tensor, lens: Tensor | None) -> Tensor:
         """Map x (N, T, D) to (N, T, D); frames past ``lens`` (N,) are not attended to."""
@@ -60,7 +72,14 @@ class TransformerLayer(nn.Module):
         later = None
         if self.causal:
             later = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1)
-        return self.layer(x, src_mask=later, src_key_padding_mask=padding)
+        y = self.layer(x, src_mask=later, src_key_padding_mask=padding)
+        # torch's layer adds x itself, so what it adds is dropped as a whole
+        return y if self.residual is None else self.residual(x, y - x)
+
+
+def add_positions(x: Tensor) -> Tensor:
+    """Add the sinusoids of each frame's index to x (N, T, D)."""
+    return x + sinusoidal_positions(x.shape[1], x.shape[2], x.device).to(x.dtype)
 
 
 def sinusoidal_positions(T: int, dim: int, device: torch.device) -> Tensor:

@@ -15,6 +15,7 @@ from lmu_asr.config import Config
 from lmu_asr.errors import ConfigError, LangError
 from lmu_asr.lang.lang import Lang, ctc_min_frames
 from lmu_asr.models.head import Head, Targets, Tokens
+from lmu_asr.models.heads.ctc import Options
 from lmu_asr.models.layers import init_linear
 from lmu_asr.models.losses.ctc import ctc_loss
 from lmu_asr.models.losses.lf_mmi import LfMmiLoss
@@ -45,14 +46,14 @@ class CtcHead(Head):
         self.anneal_steps, self.power = 0, 1.0
 
     def prepare(self, config: Config, lang: Tokens, texts: Iterable[str]) -> None:
-        """Make the loss of ``train.loss``, and set views and taps.
+        """Make the loss of ``model.ctc.loss``, and set views and taps.
 
         Raises:
             ConfigError: k2 is not installed, the lang directory lacks what the loss needs, or a
-                layer of ``train.inter_ctc_layers`` is no inner one.
-            LangError: ``train.loss=lf_mmi`` and there is no text.
+                layer of ``model.ctc.inter_ctc_layers`` is no inner one.
+            LangError: ``model.ctc.loss=lf_mmi`` and there is no text.
         """
-        options = config.train
+        options: Options = config.model.head_options
         self.taps = inter_ctc_layers(config)
         self.anneal_steps = options.anneal_steps
         ctc = get_ctc_loss(config)
@@ -69,10 +70,12 @@ class CtcHead(Head):
         )
         self.views, self.by_loss = self.rule.views, mmi is not None
         if graph is not None:
-            self.unmeasured = "memory of train.loss=graph_ctc follows the words, which no probe has"
+            self.unmeasured = (
+                "memory of model.ctc.loss=graph_ctc follows the words, which no probe has"
+            )
 
     def begin_step(self, step: int) -> None:
-        """Anneal the alignments over the first ``train.anneal_steps`` steps."""
+        """Anneal the alignments over the first ``model.ctc.anneal_steps`` steps."""
         self.power = min(1.0, step / (self.anneal_steps + 1))
 
     def refusal(self, target: Sequence[int], frames: int) -> str | None:
@@ -112,8 +115,8 @@ class CtcHead(Head):
 
 
 def get_ctc_loss(config: Config) -> CtcLoss:
-    """Return the loss of ``train.loss``: torch's CTC, or that of k2 where ``graph.fsa`` asks for it."""
-    if config.train.loss != "k2_ctc" and config.graph.fsa != "k2":
+    """Return the loss of ``model.ctc.loss``: torch's CTC, or that of k2 where ``graph.fsa`` asks for it."""
+    if config.model.head_options.loss != "k2_ctc" and config.graph.fsa != "k2":
         return ctc_loss
     from lmu_asr.fsa.engine import get_engine
 
@@ -133,7 +136,7 @@ def get_graph_loss(lang: object) -> TextLoss:
         ConfigError: k2 is not installed, or ``lang`` has no lexicon.
     """
     if not isinstance(lang, Lang):
-        raise ConfigError("train.loss=graph_ctc needs a lang directory with a lexicon")
+        raise ConfigError("model.ctc.loss=graph_ctc needs a lang directory with a lexicon")
     from lmu_asr.fsa.engine import get_engine
 
     engine = get_engine("k2")
@@ -148,13 +151,13 @@ def get_lf_mmi_loss(config: Config, lang: object, ctc: CtcLoss, texts: Iterable[
     """Return LF-MMI with the n-gram model of tokens that ``texts`` give.
 
     Raises:
-        ConfigError: the tokens are too many for ``train.mmi_order``, or ``lang`` has no tokenizer.
+        ConfigError: the tokens are too many for ``model.ctc.mmi_order``, or ``lang`` has no tokenizer.
         LangError: there is no text.
     """
     if not isinstance(lang, Lang):
-        raise ConfigError("train.loss=lf_mmi needs a lang directory")
+        raise ConfigError("model.ctc.loss=lf_mmi needs a lang directory")
     sequences = _encoded(lang, texts)
-    options = config.train
+    options: Options = config.model.head_options
     return LfMmiLoss(sequences, lang.vocab_size, options.mmi_order, ctc, options.mmi_ctc)
 
 
@@ -166,18 +169,20 @@ def _encoded(lang: Lang, texts: Iterable[str]) -> Iterator[list[int]]:
 
 
 def inter_ctc_layers(config: Config) -> tuple[int, ...]:
-    """Inner layers (from 1, in order) whose CTC loss counts; none without ``train.inter_ctc``.
+    """Inner layers (from 1, in order) whose CTC loss counts; none without ``model.ctc.inter_ctc``.
 
     Raises:
         ConfigError: a layer is not an inner one.
     """
-    if config.train.inter_ctc == 0:
+    options: Options = config.model.head_options
+    if options.inter_ctc == 0:
         return ()
     last = config.model.num_layers
-    layers = sorted(set(config.train.inter_ctc_layers or [last // 2]))
+    layers = sorted(set(options.inter_ctc_layers or [last // 2]))
     wrong = [layer for layer in layers if not 1 <= layer < last]
     if wrong:
         raise ConfigError(
-            f"train.inter_ctc_layers={layers}: {wrong[0]} is no inner layer of model.num_layers={last}"
+            f"model.ctc.inter_ctc_layers={layers}: {wrong[0]} is no inner layer of "
+            f"model.num_layers={last}"
         )
     return tuple(layers)

@@ -86,8 +86,9 @@ def state_bytes(state: Any) -> int:
 @torch.inference_mode()
 def _waiting_bytes(model: SpeechModel) -> int:
     """Bytes by which the state grows once frames wait for their look-ahead."""
-    weight = model.encoder.norm.weight
     fresh = model.init_state(1)
     frames = model.subsampling_factor * (int(model.encoder.latency_frames) + 1) - 1
-    chunk = torch.zeros(1, frames, model.input_dim, dtype=weight.dtype, device=weight.device)
+    chunk = torch.zeros(
+        1, frames, model.input_dim, dtype=model.mean.dtype, device=model.mean.device
+    )
     return state_bytes(model.step(chunk, fresh)[1]) - state_bytes(fresh)

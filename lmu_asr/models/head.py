@@ -8,14 +8,15 @@ Legend: N batch, T' frames after subsampling, D model width, S output values of 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from lmu_asr.config import Config
+from lmu_asr.config import Config, ModelConfig
 
 
 class Tokens(Protocol):
@@ -134,3 +135,9 @@ class Head(nn.Module):
 
         self._register_state_dict_hook(leave_out)
         self.register_load_state_dict_post_hook(not_missed)
+
+
+def build_head(config: ModelConfig, vocab_size: int) -> Head:
+    """Build the head that ``config`` describes for ``vocab_size`` tokens."""
+    module = importlib.import_module(f"lmu_asr.models.heads.{config.head}")
+    return cast(Head, module.build(config, config.head_options, vocab_size))

@@ -5,7 +5,6 @@ Legend: N batch, T input frames, T' frames after subsampling, F features, V voca
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, overload
 
@@ -16,15 +15,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lmu_asr.config import ModelConfig
-from lmu_asr.errors import CheckpointError, DocumentError, ModelError
+from lmu_asr.config_files import model_from_dict
+from lmu_asr.errors import CheckpointError, ConfigError, ModelError
 from lmu_asr.files import atomic_path, atomic_write_text
-from lmu_asr.models.ctc import CtcHead
 from lmu_asr.models.encoder import build_encoder
-from lmu_asr.models.head import Head, Targets
+from lmu_asr.models.head import Targets, build_head
 from lmu_asr.models.layers import length_mask
 from lmu_asr.models.mixers import State
 from lmu_asr.models.quant import is_quantized, quantize
-from lmu_asr.records import record
 from lmu_asr.yaml_files import read_yaml
 
 MIN_STD = 1e-3
@@ -46,7 +44,7 @@ class SpeechModel(nn.Module):
         self.register_buffer("mean", torch.zeros(input_dim))
         self.register_buffer("std", torch.ones(input_dim))
         self.encoder = build_encoder(config, input_dim)
-        self.head: Head = CtcHead(config.dim, vocab_size)
+        self.head = build_head(config, vocab_size)
 
     @property
     def subsampling_factor(self) -> int:
@@ -178,7 +176,7 @@ def save_model(model: SpeechModel, path: str | Path) -> None:
         "input_dim": model.input_dim,
         "vocab_size": model.vocab_size,
         "weights": "int8" if is_quantized(model) else "float",
-        "model": asdict(model.config),
+        "model": model.config.to_dict(),
     }
     atomic_write_text(_about_path(path), yaml.safe_dump(about, sort_keys=False))
 
@@ -250,6 +248,6 @@ def _read_about(path: Path) -> dict[str, Any]:
 
 def _config_of(about: dict[str, Any], path: Path) -> ModelConfig:
     try:
-        return record(ModelConfig, about["model"], str(path))
-    except DocumentError as error:
+        return model_from_dict(about["model"], str(path))
+    except ConfigError as error:
         raise CheckpointError(f"{error}: not a model of this version") from error

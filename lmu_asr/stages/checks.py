@@ -33,11 +33,12 @@ PACKAGES = (
     ("features.backend", ("kaldifeat",), "kaldifeat", (1,), "./utils/setup.sh --with-kaldifeat"),
     ("features.backend", ("torchaudio",), "torchaudio", (1,), "pip install torchaudio"),
     ("graph.fsa", ("k2",), "k2", (4, 5), K2),
-    ("train.loss", ("k2_ctc", "graph_ctc"), "k2", (4,), K2),
+    ("model.ctc.loss", ("k2_ctc", "graph_ctc"), "k2", (4,), K2),
     ("train.optimizer", ("adamw8bit",), "bitsandbytes", (4,), EXTRAS),
     ("train.strategy", ("deepspeed",), "deepspeed", (4,), EXTRAS),
     ("train.wandb", ("online", "offline"), "wandb", (4,), EXTRAS),
-    ("model.memory_form", ("triton",), "triton", (4, 5), EXTRAS),
+    ("model.lmu.memory_form", ("triton",), "triton", (4, 5), EXTRAS),
+    ("model.lmu_parallel.memory_form", ("triton",), "triton", (4, 5), EXTRAS),
 )
 ON_S3: dict[str, tuple[int, ...]] = {
     "corpus.source": (0,),

@@ -8,7 +8,7 @@ Two constants at the top of a module narrow the walk:
 
 - ``CHANGES_NO_OUTPUT = True``: the module only shows, logs or sizes; its edits make nothing anew. A
   tuple of names says so of these alone.
-- ``RUNS_WITH = {"train.loss": ("lf_mmi",)}``: it runs only where an option has one of these values.
+- ``RUNS_WITH = {"model.ctc.loss": ("lf_mmi",)}``: it runs only where an option has one of these values.
 """
 
 from __future__ import annotations

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from lmu_asr.arguments import ArgumentParser
-from lmu_asr.config import SHAPES, options
+from lmu_asr.config import options
 from lmu_asr.config_files import load_config, option_value
 from lmu_asr.config_paths import shaping
 from lmu_asr.errors import LmuAsrError, StageError, advice
 from lmu_asr.files import discard_temporaries, remove_leftovers
 from lmu_asr.guard import guarded, watch_stop_file
+from lmu_asr.options import SHAPES
 from lmu_asr.progress import setup_logging
 from lmu_asr.stages.code import code_of
 from lmu_asr.stages.context import Context, add_common_arguments, make_context

@@ -74,7 +74,7 @@ def resolve(args: argparse.Namespace) -> Config:
     if args.data:
         config = _with_data(config, args.data, args.caller_dir.absolute())
     project = args.egs_dir.resolve().parent  # what relative paths in the recipes' files mean
-    keys = override_keys(args.set)
+    keys = override_keys(args.set, config.model)
     config = absolute_paths(config, keys, args.caller_dir.absolute(), project)
     changed = [key for key in sorted(keys) if option_value(plain, key) != option_value(config, key)]
     return replace(config, overrides=[f"{key}={option_value(config, key)}" for key in changed])

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from lmu_asr.config_files import option_value
 from lmu_asr.files import fingerprint
 from lmu_asr.stages.common import Context, Stage, program, upstream_key
 from lmu_asr.stages.lang import train_texts
@@ -37,7 +38,7 @@ def facts(context: Context) -> dict[str, str]:
     lang = Lang.load(context.lang_dir)
     texts = train_texts(context) if lang.unit == "phone" else ()
     words = {word for text in texts for word in text.split()}
-    every = options.loss == "graph_ctc"
+    every = option_value(context.config, "model.ctc.loss") == "graph_ctc"
     content = [
         lang.unit,
         lang.tokens,

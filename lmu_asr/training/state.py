@@ -17,6 +17,7 @@ import torch
 from lmu_asr.config import Config, options
 from lmu_asr.config_paths import shaping
 from lmu_asr.errors import CheckpointError, DocumentError
+from lmu_asr.old_options import renamed_flat
 from lmu_asr.records import record
 
 
@@ -118,14 +119,17 @@ class Identity:
         if not isinstance(saved, Mapping) or not isinstance(saved.get("config"), Mapping):
             raise CheckpointError(f"{where}: does not say what run it belongs to")
         for name in ("manifest", "tokens"):
-            ours, theirs = getattr(self, name), str(saved.get(name))
-            if theirs != ours:
+            ours, other = getattr(self, name), str(saved.get(name))
+            if other != ours:
                 raise CheckpointError(
-                    f"{where}: belongs to another {name} ({theirs[:12]}; now {ours[:12]}): "
+                    f"{where}: belongs to another {name} ({other[:12]}; now {ours[:12]}): "
                     "use another --exp-dir or remove this run's files to start anew"
                 )
         # an option that the version before did not have was at what is its default now
-        then = {**{option.key: option.default for option in options()}, **saved["config"]}
+        then = {
+            **{option.key: option.default for option in options()},
+            **renamed_flat(saved["config"]),
+        }
         changed = [key for key, value in self.config.items() if then.get(key) != value]
         if changed:
             key = changed[0]

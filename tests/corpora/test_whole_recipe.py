@@ -28,8 +28,8 @@ from tests.data.speech import tree_bytes, write_audio
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
-    *("model.dim=16", "model.num_layers=1", "model.num_heads=2", "model.subsampling=2"),
-    *("model.subsampling_channels=4", "model.memory_order=4", "model.thetas=[4]"),
+    *("model.dim=16", "model.num_layers=1", "model.subsampling=2"),
+    *("model.subsampling_channels=4", "model.lmu.memory_order=4", "model.lmu.thetas=[4]"),
     *("train.epochs=1", "train.max_steps=2", "train.max_duration=10", "train.average=1"),
     *("train.warmup_steps=1", "train.tensorboard=false", "train.num_workers=0"),
     "train.autoconf=false",  # measured in tests of training; here it would take half of the time

@@ -18,10 +18,13 @@ from lmu_asr.models.streaming_block import StreamingBlock
 from lmu_asr.models.system import SpeechModel, build_model, save_model
 from lmu_asr.training.checkpoint import save_checkpoint
 from tests.decoding.fakes import make_lang
+from tests.models.small import model_config
 
-MODEL = ModelConfig(
-    dim=16, num_layers=1, subsampling_channels=4, memory_order=4, thetas=[4.0], bidirectional=False
-)
+OPTIONS = {
+    **{"dim": 16, "num_layers": 1, "subsampling_channels": 4, "bidirectional": False},
+    **{"memory_order": 4, "thetas": [4.0]},
+}
+MODEL = model_config(OPTIONS)
 CONFIG = Config(model=MODEL, features=FeaturesConfig(num_mel_bins=20))
 
 
@@ -111,7 +114,7 @@ def test_saved_model_of_another_vocabulary_is_refused(tmp_path: Path, lang: Lang
 def test_latency(tmp_path: Path, lang: Lang) -> None:
     features = CONFIG.features
     for lookahead, milliseconds in ((0, 30.0 + 25.0), (2, 110.0 + 25.0)):
-        model = replace(MODEL, lookahead=lookahead)
+        model = model_config(OPTIONS, lookahead=lookahead)
         save(make_model(lang, model), tmp_path / "best.pt")
         trained = load_trained(replace(CONFIG, model=model), tmp_path, lang)
         assert trained.latency_ms(features) == milliseconds

@@ -36,7 +36,7 @@ base: [default.yaml]
 corpus: {name: own, test: [test, other]}
 model:
   encoder: lmu
-  thetas: [4.0, 8.0, 16]
+  lmu: {thetas: [4.0, 8.0, 16]}
   bidirectional: false
 train:
   lr: 3.0e-3

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lmu_asr.config import ModelConfig
 from lmu_asr.models.encoder import build_encoder
 from lmu_asr.models.gated_lmu import DepthwiseConv, GatedLmu
 from lmu_asr.models.lmu import LMU, LMUCell, ParallelLMU
 from lmu_asr.models.memory import LegendreMemory
 from lmu_asr.models.quant import pack_for_streaming, quantize
 from lmu_asr.models.system import SpeechModel, build_model
+from tests.models.small import model_config
 
 FORMS = ["auto", "sequential", "fft", "chunked"]
 
@@ -173,7 +173,7 @@ LMUS = [
 def test_honesty(variant: dict[str, Any]) -> None:
     """After training steps the state still obeys the Legendre A and B of the stated theta."""
     torch.manual_seed(6)
-    config = ModelConfig(
+    config = model_config(
         dim=8, num_layers=2, thetas=[5.0, 20.0], memory_order=6, dropout=0.0, **variant
     )
     model = build_encoder(config, 5)
@@ -198,7 +198,7 @@ def test_honesty_of_the_compiled_stream(
 ) -> None:
     """The state that a packed block carries obeys the Legendre A and B, frame by frame."""
     torch.manual_seed(8)
-    config = ModelConfig(
+    config = model_config(
         dim=8, num_layers=1, thetas=[5.0, 300.0], memory_order=order, bidirectional=False
     )
     block = make(build_model(config, 5, 7)).encoder.layers[0]

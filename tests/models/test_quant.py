@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from lmu_asr.config import ModelConfig
 from lmu_asr.errors import ModelError
 from lmu_asr.models.describe import count_parameters
 from lmu_asr.models.kernels import elementwise
@@ -22,10 +21,7 @@ from lmu_asr.models.quant import (
     unpack,
 )
 from lmu_asr.models.system import build_model, load_model, save_model
-
-SMALL = ModelConfig(
-    dim=8, num_layers=2, thetas=[3.0, 9.0], memory_order=4, num_heads=2, bidirectional=False
-)
+from tests.models.small import SMALL, model_config
 
 
 def test_weights_are_rounded_per_output_to_half_a_step() -> None:
@@ -84,7 +80,7 @@ def test_rows_of_a_batch_give_what_they_give_alone() -> None:
 def test_quantized_model_streams_and_stays_near(encoder: str) -> None:
     torch.manual_seed(3)
     model = build_model(
-        ModelConfig(encoder=encoder, dim=32, num_layers=2, bidirectional=False), 6, 9
+        model_config(encoder=encoder, dim=32, num_layers=2, bidirectional=False), 6, 9
     ).eval()
     small = quantize(model)
     assert is_quantized(small) and not is_quantized(model)
@@ -105,7 +101,7 @@ def test_quantized_model_streams_and_stays_near(encoder: str) -> None:
 @pytest.mark.parametrize("inference", [True, False])
 def test_packed_model_equals_the_plain_one(encoder: str, inference: bool) -> None:
     torch.manual_seed(4)
-    config = ModelConfig(encoder=encoder, dim=32, num_layers=2, num_heads=2, thetas=[4.0])
+    config = model_config(encoder=encoder, dim=32, num_layers=2, num_heads=2, thetas=[4.0])
     model = build_model(config, 6, 9).eval()
     x, lens = torch.randn(2, 45, 6), torch.tensor([45, 20])
     with torch.inference_mode(inference):
@@ -117,7 +113,7 @@ def test_packed_model_equals_the_plain_one(encoder: str, inference: bool) -> Non
 
 def test_quantized_model_is_saved_small_and_comes_back_bit_equal(tmp_path: Path) -> None:
     torch.manual_seed(5)
-    config = ModelConfig(dim=64, num_layers=2, bidirectional=False)
+    config = model_config(dim=64, num_layers=2, bidirectional=False)
     model = build_model(config, 6, 9)
     save_model(model, tmp_path / "float.safetensors")
     save_model(quantize(model), tmp_path / "int8.safetensors")
@@ -133,4 +129,4 @@ def test_other_types_are_refused() -> None:
         Int8Linear(nn.Linear(3, 4))(torch.zeros(1, 3, dtype=torch.float64))
     with pytest.raises(ModelError, match="packed weights"):
         PackedLinear(nn.Linear(3, 4))(torch.zeros(1, 3, dtype=torch.bfloat16))
-    assert not is_quantized(build_model(SMALL, 5, 7))
+    assert not is_quantized(build_model(model_config(SMALL), 5, 7))

@@ -15,6 +15,7 @@ from lmu_asr.errors import ModelError
 from lmu_asr.models.describe import state_bytes
 from lmu_asr.models.quant import pack_for_streaming, quantize
 from lmu_asr.models.system import SpeechModel, build_model
+from tests.models.small import model_config
 
 FEATURES = 6
 CHUNKS = (1, 4, 16, 37, 10_000)  # 10,000: whole
@@ -22,7 +23,7 @@ CHUNKS = (1, 4, 16, 37, 10_000)  # 10,000: whole
 
 def random_config(draw: random.Random, encoder: str) -> ModelConfig:
     groups = draw.choice([1, 2, 4])
-    return ModelConfig(
+    return model_config(
         encoder=encoder,
         bidirectional=False,
         dim=8 * draw.randint(1, 3),
@@ -35,8 +36,8 @@ def random_config(draw: random.Random, encoder: str) -> ModelConfig:
         trainable_theta=draw.random() < 0.2,
         hidden=draw.choice([0, 5, 11]),
         ff_mult=draw.choice([0.0, 1.5]),
-        conv_kernel=draw.choice([0, 0, 2, 5]) if encoder == "lmu" else 0,
-        lookahead=draw.choice([0, 0, 1, 3]) if encoder == "lmu" else 0,
+        conv_kernel=draw.choice([0, 0, 2, 5]),
+        lookahead=draw.choice([0, 0, 1, 3]),
         normalize=draw.choice(["global", "none"]),
     )
 
@@ -96,7 +97,7 @@ def test_stream_cut_at_random_equals_offline() -> None:
 
 
 def test_output_frame_is_ready_after_the_stated_latency_and_not_before() -> None:
-    config = ModelConfig(
+    config = model_config(
         dim=8, num_layers=3, thetas=[4.0], bidirectional=False, lookahead=2, subsampling=4
     )
     model = build_model(config, FEATURES, 5).eval()
@@ -110,7 +111,7 @@ def test_output_frame_is_ready_after_the_stated_latency_and_not_before() -> None
 
 def test_causal_output_ignores_frames_past_its_latency() -> None:
     torch.manual_seed(3)
-    config = ModelConfig(
+    config = model_config(
         dim=8, num_layers=2, thetas=[4.0, 9.0], bidirectional=False, lookahead=1, conv_kernel=3
     )
     model = build_model(config, FEATURES, 5).eval()
@@ -124,7 +125,7 @@ def test_causal_output_ignores_frames_past_its_latency() -> None:
 
 
 def test_state_does_not_grow_with_the_stream() -> None:
-    config = ModelConfig(dim=8, num_layers=2, thetas=[4.0], bidirectional=False, lookahead=2)
+    config = model_config(dim=8, num_layers=2, thetas=[4.0], bidirectional=False, lookahead=2)
     model = build_model(config, FEATURES, 5).eval()
     state = model.init_state(1)
     sizes = []
@@ -139,7 +140,7 @@ def test_packed_step_leaves_the_given_state_alone_and_survives_a_copy(
     make: Callable[[SpeechModel], SpeechModel],
 ) -> None:
     torch.manual_seed(7)
-    config = ModelConfig(
+    config = model_config(
         dim=16, num_layers=2, thetas=[4.0, 9.0], bidirectional=False, conv_kernel=4
     )
     model = make(build_model(config, FEATURES, 5))
@@ -177,7 +178,7 @@ def test_flush_hands_out_a_fresh_state() -> None:
 )
 def test_what_cannot_stream_says_so(change: dict[str, object], hint: str) -> None:
     options = {"dim": 8, "num_layers": 1, "bidirectional": False, **change}
-    model = build_model(ModelConfig(**options), FEATURES, 5)  # type: ignore[arg-type]
+    model = build_model(model_config(**options), FEATURES, 5)  # type: ignore[arg-type]
     assert not model.streaming
     with pytest.raises(ModelError, match=hint):
         model.init_state(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lmu_asr.config import ModelConfig
 from lmu_asr.errors import CheckpointError, ModelError
 from lmu_asr.models.ctc import CtcHead
 from lmu_asr.models.describe import count_parameters, describe
@@ -27,12 +25,11 @@ from lmu_asr.models.system import (
     normalize_utterance,
     save_model,
 )
-
-SMALL = ModelConfig(dim=8, num_layers=2, thetas=[3.0, 9.0], memory_order=4, num_heads=2)
+from tests.models.small import SMALL, model_config
 
 
 def test_log_probabilities_are_normalised_float32() -> None:
-    model = build_model(SMALL, 5, 7).eval()
+    model = build_model(model_config(SMALL), 5, 7).eval()
     y, lens = model(torch.randn(2, 21, 5), torch.tensor([21, 8]))
     assert y.shape == (2, 6, 7) and y.dtype == torch.float32 and lens.tolist() == [6, 2]
     torch.testing.assert_close(y.exp().sum(-1), torch.ones(2, 6))
@@ -41,8 +38,8 @@ def test_log_probabilities_are_normalised_float32() -> None:
 def test_global_normalisation_stands_inside_the_model() -> None:
     torch.manual_seed(0)
     mean, std = torch.randn(5), torch.rand(5) + 0.1
-    model = build_model(SMALL, 5, 7, (mean, std)).eval()
-    plain = build_model(replace(SMALL, normalize="none"), 5, 7).eval()
+    model = build_model(model_config(SMALL), 5, 7, (mean, std)).eval()
+    plain = build_model(model_config(SMALL, normalize="none"), 5, 7).eval()
     plain.load_state_dict(model.state_dict())
     x = torch.randn(2, 21, 5)
     torch.testing.assert_close(model(x)[0], plain((x - mean) / std)[0])
@@ -58,27 +55,27 @@ def test_utterance_normalisation_ignores_padding_and_scale() -> None:
     torch.testing.assert_close(valid.var(0, unbiased=False), torch.ones(5), atol=1e-4, rtol=0)
     x[1, 12:] = -99.0
     torch.testing.assert_close(normalize_utterance(x, lens)[1, :12], valid)
-    model = build_model(replace(SMALL, normalize="utterance"), 5, 7).eval()
+    model = build_model(model_config(SMALL, normalize="utterance"), 5, 7).eval()
     a, n = model(x, lens)
     torch.testing.assert_close(a[1, : n[1]], model(x[1:, :12] * 2 + 1)[0][0], atol=1e-4, rtol=1e-4)
 
 
 def test_silent_features_normalise_to_finite_values() -> None:
-    model = build_model(SMALL, 5, 7, (torch.zeros(5), torch.zeros(5))).eval()
+    model = build_model(model_config(SMALL), 5, 7, (torch.zeros(5), torch.zeros(5))).eval()
     assert torch.isfinite(model(torch.zeros(1, 9, 5))[0]).all()
     assert torch.isfinite(normalize_utterance(torch.ones(1, 4, 5), None)).all()
 
 
 def test_cmvn_of_another_width_is_refused() -> None:
     with pytest.raises(ModelError, match=r"mean of shape \(4,\): want 5"):
-        build_model(SMALL, 5, 7, (torch.zeros(4), torch.ones(4)))
+        build_model(model_config(SMALL), 5, 7, (torch.zeros(4), torch.ones(4)))
     with pytest.raises(ModelError, match="std"):
-        build_model(SMALL, 5, 7, (torch.zeros(5), torch.full((5,), torch.nan)))
+        build_model(model_config(SMALL), 5, 7, (torch.zeros(5), torch.full((5,), torch.nan)))
 
 
 def test_saved_model_comes_back_bit_equal(tmp_path: Path) -> None:
     torch.manual_seed(2)
-    model = build_model(SMALL, 5, 7, (torch.randn(5), torch.rand(5) + 1)).eval()
+    model = build_model(model_config(SMALL), 5, 7, (torch.randn(5), torch.rand(5) + 1)).eval()
     save_model(model, tmp_path / "model.safetensors")
     other = load_model(tmp_path / "model.safetensors")
     x = torch.randn(2, 21, 5)
@@ -89,16 +86,16 @@ def test_saved_model_comes_back_bit_equal(tmp_path: Path) -> None:
 def test_another_models_weights_are_refused_by_name_and_shape(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     wide = tmp_path / "wide.safetensors"
-    save_model(build_model(SMALL, 5, 7), path)
-    save_model(build_model(replace(SMALL, ff_mult=3.0), 5, 7), wide)
+    save_model(build_model(model_config(SMALL), 5, 7), path)
+    save_model(build_model(model_config(SMALL, ff_mult=3.0), 5, 7), wide)
     wide.replace(path)
     with pytest.raises(CheckpointError, match=r"ff\.w1\.weight has shape \(48, 8\).*\(32, 8\)"):
         load_model(path)
-    save_model(build_model(replace(SMALL, num_layers=1), 5, 7), wide)
+    save_model(build_model(model_config(SMALL, num_layers=1), 5, 7), wide)
     wide.replace(path)
     with pytest.raises(CheckpointError, match=r"no tensor encoder\.layers\.1"):
         load_model(path)
-    save_model(build_model(replace(SMALL, num_layers=3), 5, 7), wide)
+    save_model(build_model(model_config(SMALL, num_layers=3), 5, 7), wide)
     wide.replace(path)
     with pytest.raises(CheckpointError, match=r"encoder\.layers\.2.* is not in the model"):
         load_model(path)
@@ -108,7 +105,7 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     with pytest.raises(CheckpointError, match="missing"):
         load_model(path)
-    save_model(build_model(SMALL, 5, 7), path)
+    save_model(build_model(model_config(SMALL), 5, 7), path)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CheckpointError, match="safetensors"):
         load_model(path)
@@ -121,7 +118,7 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
 
 
 def test_description_follows_from_the_configuration() -> None:
-    causal = replace(SMALL, bidirectional=False, lookahead=1, normalize="none")
+    causal = model_config(SMALL, bidirectional=False, lookahead=1, normalize="none")
     model = build_model(causal, 5, 7)
     about = describe(model)
     assert about.parameters == count_parameters(model)
@@ -135,7 +132,7 @@ def test_description_follows_from_the_configuration() -> None:
 
 
 def test_description_of_an_offline_model() -> None:
-    about = describe(build_model(replace(SMALL, encoder="transformer"), 5, 7))
+    about = describe(build_model(model_config(SMALL, encoder="transformer"), 5, 7))
     assert about.state_bytes is None
     assert "streaming        no" in str(about) and "unbounded" in str(about)
 
@@ -144,7 +141,7 @@ def test_description_of_an_offline_model() -> None:
 def test_ctc_loss_falls_on_a_toy_task(encoder: str) -> None:
     """Tokens are random vectors held for a few frames: 60 steps must read most of them."""
     torch.manual_seed(3)
-    config = replace(SMALL, encoder=encoder, dim=32, dropout=0.0, subsampling=2)
+    config = model_config(SMALL, encoder=encoder, dim=32, dropout=0.0, subsampling=2)
     model = build_model(config, 8, 6)
     signs = torch.randn(6, 8)
     optimizer = torch.optim.AdamW(model.parameters(), lr=8e-3)
@@ -163,7 +160,7 @@ def test_ctc_loss_falls_on_a_toy_task(encoder: str) -> None:
 
 def test_inner_outputs_come_with_training_alone() -> None:
     torch.manual_seed(0)
-    model = build_model(replace(SMALL, num_layers=3, dropout=0.0), 5, 4)
+    model = build_model(model_config(SMALL, num_layers=3, dropout=0.0), 5, 4)
     x, lens = torch.randn(2, 20, 5), torch.tensor([20, 13])
     plain, plain_lens = model.train()(x, lens)
     model.head.taps, model.head.rule = (1, 2), TrainingLoss(ctc_loss, inter_ctc=0.3, taps=2)
@@ -183,12 +180,12 @@ def test_inner_outputs_come_with_training_alone() -> None:
 def test_a_held_part_is_neither_trained_nor_saved() -> None:
     class Holding(CtcHead):
         def __init__(self, seed: int) -> None:
-            super().__init__(SMALL.dim, 4)
+            super().__init__(8, 4)
             torch.manual_seed(seed)
             self.hold("other", nn.Linear(3, 3), "0f" * 32)
 
     def holding(seed: int) -> SpeechModel:
-        model = build_model(SMALL, 5, 4)
+        model = build_model(model_config(SMALL), 5, 4)
         model.head = Holding(seed)
         return model
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lmu_asr.config import Config
-from lmu_asr.config_files import option_value
+from lmu_asr.config_files import load_config, option_value
 from lmu_asr.stages.code import PACKAGE, Closure, CodeBase
 from lmu_asr.stages.common import NAMES
 
@@ -62,8 +61,7 @@ def edit(package: Path) -> Iterator[Callable[[str, str, str], None]]:
 
 
 def with_loss(loss: str) -> Config:
-    config = Config()
-    return replace(config, train=replace(config.train, loss=loss))
+    return load_config(None, [f"model.ctc.loss={loss}"])
 
 
 ORDER = ("data/index.py", "def plan_batches(", "def plan_batches(*, _: int = 0, ")

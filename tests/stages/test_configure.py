@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from functools import cache
@@ -12,11 +13,12 @@ import pytest
 import torch
 
 from lmu_asr.config import Config, ModelConfig
-from lmu_asr.config_files import config_from_dict, load_config
+from lmu_asr.config_files import load_config, model_from_dict
 from lmu_asr.corpora import corpus_names
 from lmu_asr.errors import ConfigError
+from lmu_asr.models.describe import count_parameters
 from lmu_asr.models.encoder import build_encoder
-from lmu_asr.models.match import parameters_of
+from lmu_asr.models.system import build_model
 from lmu_asr.stages.configure import main as configure_main
 from lmu_asr.stages.configure import resolve, variant_files
 from lmu_asr.stages.context import places_of
@@ -35,18 +37,14 @@ def configured(recipe: str, variant: str, *sets: str) -> Config:
 
 
 @cache
-def count(**model: object) -> int:
+def count(shape: str) -> int:
     """Parameters of a model with 80 mel bins and 500 tokens."""
-    config = config_from_dict({"model": dict(model)}, "test").model
-    return parameters_of(config, 80, 500)
+    return count_parameters(build_model(model_from_dict(json.loads(shape), "test"), 80, 500))
 
 
 def parameters(model: ModelConfig) -> int:
-    shape = (
-        *("encoder", "dim", "num_layers", "subsampling_channels", "memory_order", "hidden"),
-        *("ff_mult", "bidirectional", "num_heads", "lookahead", "trainable_theta"),
-    )
-    return count(**{key: getattr(model, key) for key in shape})
+    neutral = {"dropout": 0.0, "stochastic_depth": 0.0}
+    return count(json.dumps(model.to_dict() | neutral, sort_keys=True))
 
 
 def test_a_recipe_for_each_corpus() -> None:
@@ -93,9 +91,11 @@ def test_the_stream_has_bounded_latency() -> None:
 def test_the_first_description() -> None:
     for variant in FIRST:
         model = configured("an4", variant).model
-        assert (model.encoder, model.num_layers, model.thetas) == ("lmu_parallel", 4, [1000.0])
-        assert 256 <= model.memory_order <= 512 and 512 <= model.hidden <= 1024
-    assert configured("an4", "fft").model.memory_form == "fft"
+        options = model.encoder_options
+        assert (model.encoder, model.num_layers) == ("lmu_parallel", 4)
+        assert options.layer_thetas == [1000.0]
+        assert 256 <= options.memory_order <= 512 and 512 <= options.hidden <= 1024
+    assert configured("an4", "fft").model.encoder_options.memory_form == "fft"
     trained = build_encoder(configured("an4", "trained_theta").model, 80)
     fixed = build_encoder(configured("an4", "fixed_theta").model, 80)
     thetas = [v for k, v in trained.named_parameters() if k.endswith("log_theta")]

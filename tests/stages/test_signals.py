@@ -25,7 +25,7 @@ WAYS = list(product(SIGNALS, (False, True)))
 OPTIONS = (
     *("corpus.minutes=0.6", "corpus.speakers=4", "features.num_mel_bins=20"),
     *("model.dim=16", "model.num_layers=1", "model.subsampling=2", "model.subsampling_channels=4"),
-    *("model.memory_order=4", "model.thetas=[4]", "train.epochs=1", "train.average=1"),
+    *("model.lmu.memory_order=4", "model.lmu.thetas=[4]", "train.epochs=1", "train.average=1"),
     *("train.max_duration=4", "train.tensorboard=false", "train.autoconf=false"),
     *("decode.bootstrap=100", "decode.lm_scales=[0.5]"),
 )

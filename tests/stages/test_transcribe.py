@@ -17,7 +17,6 @@ import torch
 from lhotse import RecordingSet, SupervisionSegment, SupervisionSet
 
 from lmu_asr.config import Config, CorpusConfig, DecodeConfig, FeaturesConfig, GraphConfig
-from lmu_asr.config import ModelConfig as Model
 from lmu_asr.config_files import save_config
 from lmu_asr.data.audio import recording_from_file
 from lmu_asr.data.features import prepare_features
@@ -33,6 +32,7 @@ from lmu_asr.stages.common import Context
 from lmu_asr.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.data.encoded import encode
 from tests.decoding.fakes import make_lang
+from tests.models.small import model_config
 
 TEXTS = ["one two", "two three one", "three", "one"]
 # name: sample rate and channels
@@ -40,7 +40,7 @@ FILES = {"a.wav": (16000, 1), "b.flac": (8000, 2), "c d.wav": (44100, 1), "e.wav
 CONFIG = Config(
     corpus=CorpusConfig(dev="dev", test=["test"]),
     features=FeaturesConfig(num_mel_bins=20),
-    model=Model(
+    model=model_config(
         dim=16,
         num_layers=1,
         subsampling_channels=4,

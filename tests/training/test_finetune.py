@@ -8,16 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from lmu_asr.config import ModelConfig, TrainConfig
+from lmu_asr.config import TrainConfig
 from lmu_asr.errors import CheckpointError, ConfigError
 from lmu_asr.models.system import SpeechModel, build_model
 from lmu_asr.training.checkpoint import save_checkpoint
 from lmu_asr.training.distributed import current_world
 from lmu_asr.training.finetune import freeze, start_from, with_lr_scales
 from lmu_asr.training.optim import build_optimizer, set_learning_rate
+from tests.models.small import model_config
 from tests.training.toy import make_trainer, toy_config
 
-SMALL = ModelConfig(dim=8, num_layers=1, thetas=[4.0], memory_order=2, subsampling_channels=2)
+SMALL = model_config(dim=8, num_layers=1, thetas=[4.0], memory_order=2, subsampling_channels=2)
 
 
 def small_model(vocab_size: int = 5, seed: int = 0) -> SpeechModel:

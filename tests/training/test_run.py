@@ -33,10 +33,15 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.mark.parametrize(
     "options",
     [
-        ["train.cr_ctc=0.2", "train.label_smoothing=0.1"],
+        ["model.ctc.cr_ctc=0.2", "model.ctc.label_smoothing=0.1"],
         ["train.ema=0.9"],
-        ["train.inter_ctc=0.3", "train.inter_ctc_layers=[1]", "model.num_layers=2"],
-        ["train.loss=lf_mmi", "train.mmi_order=2", "train.cr_ctc=0.2", "train.autoconf=true"],
+        ["model.ctc.inter_ctc=0.3", "model.ctc.inter_ctc_layers=[1]", "model.num_layers=2"],
+        [
+            "model.ctc.loss=lf_mmi",
+            "model.ctc.mmi_order=2",
+            "model.ctc.cr_ctc=0.2",
+            "train.autoconf=true",
+        ],
     ],
 )
 def test_training_leaves_loadable_weights(
@@ -65,7 +70,7 @@ def test_with_lf_mmi_the_lowest_loss_chooses_the_epoch(
     monkeypatch.setattr("lmu_asr.training.trainer.evaluate", judged)
     for loss, best in (("lf_mmi", 3), ("ctc", 1)):
         found = iter([(0.4, 0.5), (0.3, 0.9), (0.2, 0.7), (0.2, 0.7)])  # loss, error rate
-        config = tiny_config("train.epochs=3", f"train.loss={loss}")
+        config = tiny_config("train.epochs=3", f"model.ctc.loss={loss}")
         run_training(config, tmp_path / loss, *prepared)
         assert read_json(tmp_path / loss / "training.json")["best_epoch"] == best
 
@@ -74,7 +79,7 @@ def test_lf_mmi_without_transcripts_is_named(tmp_path: Path) -> None:
     prepared = make_data(tmp_path)
     (tmp_path / "data/train_text").unlink()
     with pytest.raises(DataError, match="train_text: no transcripts; run stage 1"):
-        run_training(tiny_config("train.loss=lf_mmi"), tmp_path / "exp", *prepared)
+        run_training(tiny_config("model.ctc.loss=lf_mmi"), tmp_path / "exp", *prepared)
 
 
 def test_weights_to_start_from(tmp_path: Path, prepared: tuple[Path, Path]) -> None:

@@ -97,7 +97,7 @@ def test_resuming_gives_the_rest_of_the_epoch(prepared: tuple[Path, Path]) -> No
 
 
 def test_views_and_epochs_differ(prepared: tuple[Path, Path]) -> None:
-    data = source(prepared, 0, 1, "train.cr_ctc=0.2")
+    data = source(prepared, 0, 1, "model.ctc.cr_ctc=0.2")
     batch = next(iter(data.train_batches(0, 0)))
     first, second = batch.views
     assert not torch.equal(first, second)

@@ -25,7 +25,7 @@ from torch import Tensor
 from lmu_asr.errors import ConfigError
 from lmu_asr.lang.ngram import BOS, EOS, train_token_ngram
 
-RUNS_WITH = {"train.loss": ("lf_mmi",)}
+RUNS_WITH = {"model.ctc.loss": ("lf_mmi",)}
 
 LARGEST = 2**24  # entries of a dense model
 
@@ -50,8 +50,8 @@ class TokenModel:
     def __init__(self, sequences: Iterable[Sequence[int]], vocab_size: int, order: int) -> None:
         if vocab_size**order > LARGEST:
             raise ConfigError(
-                f"train.mmi_order={order}: {vocab_size} tokens to the power of {order} are too many; "
-                f"{'use train.mmi_order=2' if order > 2 else 'use fewer tokens'}"
+                f"model.ctc.mmi_order={order}: {vocab_size} tokens to the power of {order} are too many; "
+                f"{'use model.ctc.mmi_order=2' if order > 2 else 'use fewer tokens'}"
             )
         self.order = order
         lines = ([str(token) for token in sequence] for sequence in sequences)

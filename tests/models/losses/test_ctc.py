@@ -107,8 +107,8 @@ def test_loss_over_texts_takes_the_place_of_ctc() -> None:
 def test_graph_loss_needs_a_lexicon() -> None:
     head, lang = CtcHead(4, 5), ToyLang()
     with pytest.raises(ConfigError, match="needs a lang directory with a lexicon"):
-        head.prepare(config_from_dict({"train": {"loss": "graph_ctc"}}, "test"), lang, ())
-    head.prepare(config_from_dict({"train": {"cr_ctc": 0.5}}, "test"), lang, ())
+        head.prepare(config_from_dict({"model": {"ctc": {"loss": "graph_ctc"}}}, "test"), lang, ())
+    head.prepare(config_from_dict({"model": {"ctc": {"cr_ctc": 0.5}}}, "test"), lang, ())
     assert head.rule == TrainingLoss(ctc_loss, 0.5) and head.views == 2
 
 
@@ -187,8 +187,8 @@ def test_inner_outputs_share_the_loss_and_consistency_is_of_the_last() -> None:
 
 
 def test_inner_layers_of_options() -> None:
-    def layers(**train: object) -> tuple[int, ...]:
-        values = {"model": {"num_layers": 6}, "train": train}
+    def layers(**ctc: object) -> tuple[int, ...]:
+        values = {"model": {"num_layers": 6, "ctc": ctc}}
         return inter_ctc_layers(config_from_dict(values, "test"))
 
     assert layers() == layers(inter_ctc_layers=[2]) == ()

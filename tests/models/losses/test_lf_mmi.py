@@ -97,7 +97,7 @@ def test_share_of_ctc_is_added_and_too_few_frames_are_infinite() -> None:
 
 
 def test_only_the_last_output_is_trained_by_it(tmp_path: Path) -> None:
-    config = config_from_dict({"train": {"loss": "lf_mmi", "inter_ctc": 0.25}}, "test")
+    config = config_from_dict({"model": {"ctc": {"loss": "lf_mmi", "inter_ctc": 0.25}}}, "test")
     lang = Lang(tmp_path, "char", ["<blk>", "▁", "a", "b"], ["<eps>"], [])
     head = CtcHead(4, lang.vocab_size)
     head.prepare(config, lang, ["a b", "b a a", "not known"])
@@ -112,13 +112,13 @@ def test_only_the_last_output_is_trained_by_it(tmp_path: Path) -> None:
 
 def test_too_many_tokens_no_text_and_no_lang_are_refused() -> None:
     with pytest.raises(
-        ConfigError, match=r"train.mmi_order=3: 300 tokens .* use train.mmi_order=2"
+        ConfigError, match=r"model.ctc.mmi_order=3: 300 tokens .* use model.ctc.mmi_order=2"
     ):
         TokenModel(TEXTS, 300, 3)
     with pytest.raises(ConfigError, match="use fewer tokens"):
         TokenModel(TEXTS, 5000, 2)
     with pytest.raises(LangError, match="no sentence"):
         TokenModel([], 4, 2)
-    config = config_from_dict({"train": {"loss": "lf_mmi"}}, "test")
+    config = config_from_dict({"model": {"ctc": {"loss": "lf_mmi"}}}, "test")
     with pytest.raises(ConfigError, match="needs a lang directory"):
         CtcHead(4, 5).prepare(config, ToyLang(), ())

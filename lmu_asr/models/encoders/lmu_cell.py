@@ -1,0 +1,39 @@
+"""The published LMU cell (Voelker, Kajic and Eliasmith 2019), sequential in time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lmu_asr.options import opt
+
+if TYPE_CHECKING:
+    from lmu_asr.config import ModelConfig
+    from lmu_asr.models.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class Options:
+    """The section ``model.lmu_cell``."""
+
+    memory_order: int = opt(8, "order Q of the Legendre memory", min=1, max=1024)
+    layer_thetas: list[float] = opt(
+        [4.0, 8.0, 16.0, 32.0],
+        "window of each layer, in turn, in frames after subsampling",
+        min=1.0,
+    )
+    hidden: int = opt(0, "hidden units; 0: dim", min=0, max=8192)
+
+
+def build(config: ModelConfig, options: Options, input_dim: int) -> Encoder:
+    """Return the encoder for frames of ``input_dim`` features."""
+    from lmu_asr.models.lmu import LmuCellMixer
+    from lmu_asr.models.stack import make_recurrent_stack
+
+    hidden, thetas = options.hidden or config.dim, options.layer_thetas
+
+    def make_mixer(i: int, scale: float) -> LmuCellMixer:
+        theta = thetas[i % len(thetas)]
+        return LmuCellMixer(config.dim, hidden, options.memory_order, theta, scale)
+
+    return make_recurrent_stack(config, input_dim, make_mixer)
