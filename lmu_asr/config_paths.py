@@ -63,7 +63,7 @@ def portable(key: str, value: Any) -> Any:
 
 
 def shaping(config: Config, *stages: str) -> dict[str, Any]:
-    """The options that shape what any of ``stages`` makes (see :func:`lmu_asr.config.opt`), by key."""
+    """The options that shape what any of ``stages`` makes (see :func:`lmu_asr.options.opt`), by key."""
     values = _flat(config.to_dict())
     keys = (o.key for o in options() if o.is_of(*stages))
     return {key: portable(key, values[key]) for key in keys if key in values}

@@ -37,7 +37,7 @@ NAMES = ("download", "features", "lang", "graph", "train", "decode", "results")
 class Stage:
     """One stage: what it depends on, where it stamps, and what it does.
 
-    The options that shape its outputs (:func:`lmu_asr.config.opt`), the code that ``run`` reaches,
+    The options that shape its outputs (:func:`lmu_asr.options.opt`), the code that ``run`` reaches,
     ``inputs``, ``after`` and ``facts`` make the key; ``facts_from`` names the stages whose outputs
     ``facts`` reads. ``outputs_by_size`` looks at the size alone of outputs (files that users touch);
     ``late_inputs`` reads the inputs again after the run, for inputs that only the run itself

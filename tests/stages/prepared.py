@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from lmu_asr.config import Config
+from lmu_asr.config_paths import with_value
 from lmu_asr.stages import load_stage
 from lmu_asr.stages.common import Context
 from lmu_asr.stages.stamp import Stamp
@@ -23,8 +23,7 @@ def context_of(tmp_path: Path, unit: str = "phone", **options: object) -> Contex
     if unit == "phone":
         values.setdefault("lang__lexicon", str(tmp_path / "lexicon.txt"))
     for key, value in values.items():
-        section, name = key.split("__")
-        config = replace(config, **{section: replace(getattr(config, section), **{name: value})})
+        config = with_value(config, key.replace("__", "."), value)
     context = Context(config, tmp_path / "data", tmp_path / "exp", "", nj=1)
     features = load_stage("features").stamp_path(context)
     if not features.exists():

@@ -90,6 +90,10 @@ ORDER = ("data/index.py", "def plan_batches(", "def plan_batches(*, _: int = 0, 
         ("scoring/score.py", "def count_errors(", "def count_errors(*, _=0, ", "ctc", ["decode"]),
         # its text rule is that of lm.text too
         ("corpora/mini.py", " = 0.44, 6.9", " = 0.45, 6.9", "ctc", NAMES[:4]),
+        # the encoder and the head, and an encoder that is not chosen
+        ("models/encoders/lmu.py", "options.expansion * ", "2 * options.expansion * ", "ctc", ["train", "decode"]),
+        ("models/heads/ctc.py", "config.dim, ", "1 * config.dim, ", "ctc", ["train", "decode"]),
+        ("models/encoders/lstm.py", "options.hidden or", "1 + options.hidden or", "ctc", []),
         # of another corpus, and of no stage
         ("corpora/an4.py", "name.strip()", "name", "ctc", []),
         ("stages/transcribe.py", "def main(", "def main(*, _=0, ", "ctc", []),

@@ -76,9 +76,9 @@ def test_other_units_keep_the_model_too(tmp_path: Path, unit: str) -> None:
 
 
 def test_graph_ctc_takes_every_pronunciation(tmp_path: Path) -> None:
-    finish(context_of(tmp_path, train__loss="graph_ctc"))
+    finish(context_of(tmp_path, model__ctc__loss="graph_ctc"))
     write(tmp_path / "lexicon.txt", LEXICON + "red R OW D\n")
-    assert finish(context_of(tmp_path, train__loss="graph_ctc")) == ALL
+    assert finish(context_of(tmp_path, model__ctc__loss="graph_ctc")) == ALL
 
 
 def test_ids_stay_and_training_sees_its_own_words_only(tmp_path: Path) -> None:

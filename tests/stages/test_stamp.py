@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lmu_asr.config import SHAPES, Config
+from lmu_asr.config import Config
 from lmu_asr.config_paths import shaping, with_value
 from lmu_asr.errors import StageError
+from lmu_asr.options import SHAPES
 from lmu_asr.stages import common, load_stage, stamp
 from lmu_asr.stages.common import (
     NAMES,
