@@ -64,9 +64,14 @@ def portable(key: str, value: Any) -> Any:
 
 def shaping(config: Config, *stages: str) -> dict[str, Any]:
     """The options that shape what any of ``stages`` makes (see :func:`lmu_asr.options.opt`), by key."""
-    values = _flat(config.to_dict())
+    values = flat_options(config)
     keys = (o.key for o in options() if o.is_of(*stages))
     return {key: portable(key, values[key]) for key in keys if key in values}
+
+
+def flat_options(config: Config) -> dict[str, Any]:
+    """The value of every option by its dotted key."""
+    return _flat(config.to_dict())
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lmu_asr.files import atomic_write_bytes, fingerprint
-from lmu_asr.stages.definitions import Module, read_module
+from lmu_asr.stages.definitions import Definition, Module, read_module
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CHOSEN = {  # packages of which the configuration chooses one module, and the option that does
@@ -93,7 +93,10 @@ class CodeBase:
         with contextlib.suppress(KeyError, TypeError, AttributeError):  # what others left there
             if kept["source"] == digest:
                 return Module.from_json(kept["module"])
-        module = read_module(source, name, path.name == "__init__.py")
+        try:
+            module = read_module(source, name, path.name == "__init__.py")
+        except SyntaxError:  # who runs it will hear of that; any edit of it counts
+            module = Module(effects=Definition(digest))
         self._cache[name] = {"source": digest, "module": module.to_json()}
         self._news = True
         return module

@@ -16,8 +16,8 @@ from typing import Any
 
 from lmu_asr.arguments import ArgumentParser
 from lmu_asr.config import options
-from lmu_asr.config_files import load_config, option_value
-from lmu_asr.config_paths import shaping
+from lmu_asr.config_files import load_config
+from lmu_asr.config_paths import flat_options, shaping
 from lmu_asr.errors import LmuAsrError, StageError, advice
 from lmu_asr.files import discard_temporaries, remove_leftovers
 from lmu_asr.guard import guarded, watch_stop_file
@@ -256,12 +256,9 @@ def current_stamp(stage: Stage, context: Context, finished: bool = False) -> Sta
     values: dict[str, dict[str, Any]] = {}
     for key, value in shaping(context.config, stage.name).items():
         values.setdefault(key.split(".")[0], {})[key] = value
-    known = {option.key for option in options()}
     return make_stamp(
         values,
-        code_of(
-            stage.function, lambda key: option_value(context.config, key) if key in known else None
-        ),
+        code_of(stage.function, flat_options(context.config).get),
         stage.inputs(context),
         context.source_dir if stage.late_inputs else stage.stamp_dir(context),
         {name: upstream_key(stage, name, context) for name in _needed(stage, context)},

@@ -68,6 +68,7 @@ def reached(folder: Path, start: str = "pkg.run:run", /, **files: str) -> set[st
         ({"a": "from functools import cache\n@cache\ndef other(): 1\ndef used(): 1\n"}, {"a:used"}),
         ({"a": "if __name__ == '__main__':\n    used()\ndef used(): 1\n"}, {"a:used"}),
         ({"a": "try:\n    import k2\nexcept ImportError:\n    k2 = None\ndef used(): k2\n"}, {"a:used", "a:", "a:k2"}),
+        ({"a": "def used(: 1\n"}, {"a:"}),  # no Python: any edit counts
         # marks
         ({"a": "CHANGES_NO_OUTPUT = True\ndef used(): 1\n"}, set()),
         ({"a": "CHANGES_NO_OUTPUT = ('used',)\ndef used(): 1\n"}, set()),
