@@ -200,10 +200,13 @@ class Closure:
         waiting = [name]
         while waiting:
             name = waiting.pop()
-            if name in self._loaded or (module := self.code.module(name)) is None:
+            if name in self._loaded or not name.startswith(self.code.name):
                 continue
             self._loaded.add(name)
-            waiting += [name.rpartition(".")[0], *module.loads]
+            waiting.append(name.rpartition(".")[0])  # a package, or the module of an attribute
+            if (module := self.code.module(name)) is None:
+                continue
+            waiting += module.loads
             if self._counts(module):
                 self._add(name, "", module.effects.digest, module.effects.refs)
 

@@ -63,6 +63,7 @@ def reached(folder: Path, start: str = "pkg.run:run", /, **files: str) -> set[st
         ({"run": "from pkg.a import used\n\ndef run(x: used) -> used: return x\n"}, set()),
         # what an import does counts wherever it is imported, also by others
         ({"a": "import pkg.b\n\ndef used(): 1\n", "b": "f(1)\ndef g(): 1\n"}, {"a:used", "b:"}),
+        ({"a": "from pkg.b import g\n\ndef used(): 1\n", "b": "f(1)\ndef g(): 1\n"}, {"a:used", "b:"}),
         ({"a": "TABLE = {}\nTABLE['x'] = 1\ndef used(): 1\n"}, {"a:used", "a:", "a:TABLE"}),
         ({"a": "@register\ndef other(): 1\ndef used(): 1\n"}, {"a:used", "a:"}),
         ({"a": "from functools import cache\n@cache\ndef other(): 1\ndef used(): 1\n"}, {"a:used"}),
