@@ -185,6 +185,9 @@ def plain(node: Any) -> Any:
     """Return a syntax tree as tuples and constants, without docstrings and places in the file."""
     if isinstance(node, ast.JoinedStr):
         return ("JoinedStr", *_pieces(node))
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "opt":
+        # the second is the help of an option (lmu_asr.options): a docstring by another name
+        return ("opt", plain(node.args[:1]), plain(node.args[2:]), plain(node.keywords))
     if isinstance(node, ast.AST):
         values = [plain(getattr(node, f, None)) for f in node._fields if f not in _LEFT_OUT]
         return (type(node).__name__, *values)

@@ -108,12 +108,18 @@ SAME = [
     ("f(a, b)", "f(\n    a,\n    b,\n)"),
     ("x = f'a{b}c'", "x = f'a' f'{b}' 'c'"),
     ("x = 1", 'x = 1\n"""What it is."""'),
+    (
+        "class Options:\n    x: int = opt(1, 'a', min=2)",
+        "class Options:\n    x: int = opt(1, 'b', min=2)",
+    ),
 ]
 OTHER = [
     ("x = 1", "x = 1.0"),
     ("x = 'a'", "x = b'a'"),
     ("x = True", "x = 1"),
     ("f(a)", "f(*a)"),
+    ("x = opt(1, 'a', min=2)", "x = opt(1, 'a', min=3)"),
+    ("x = opt(1, 'a')", "x = opt(2, 'a')"),
     ("x = f'{a}'", "x = f'{a!r}'"),
     ("x = f'{a}b'", "x = f'b{a}'"),
     ("def f(): x = 1", "async def f(): x = 1"),
