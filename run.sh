@@ -113,7 +113,7 @@ names=(download features lang graph train decode results)
 for ((s = stage; s <= stop_stage; s++)); do
   at="stage $s (${names[s]})" status=0
   if [[ ${names[s]} == train ]]; then
-    run "$python" -m lmu_asr.training.launch --launcher "$launcher" --ngpu "$ngpu" --nproc "$nproc" \
+    run "$python" -m lmu_asr.training.launch.start --launcher "$launcher" --ngpu "$ngpu" --nproc "$nproc" \
       --num-nodes "$num_nodes" --node-rank "$node_rank" --master-addr "$master_addr" \
       --master-port "$master_port" --max-restarts "$max_restarts" --storage "$exp_dir/.ray" \
       -m lmu_asr.stages.train "${common[@]}" || status=$?

@@ -16,7 +16,7 @@ from lmu_asr.errors import CheckpointError, ConfigError
 from lmu_asr.models.system import build_model, load_model, save_model
 from lmu_asr.old_options import RENAMED, renamed_flat, say_renamed
 from lmu_asr.stages.configure import override_keys
-from lmu_asr.training.state import Identity, shaping_options
+from lmu_asr.training.loop.state import Identity, shaping_options
 from tests.models.small import SMALL, model_config
 
 # model sections as the version before wrote them

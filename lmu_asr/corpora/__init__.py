@@ -12,7 +12,7 @@ from lmu_asr.errors import ConfigError
 if TYPE_CHECKING:  # the synthesis worker imports this package and must stay light
     from lmu_asr.config import CorpusConfig
     from lmu_asr.corpora.base import Corpus
-    from lmu_asr.data.text_rule import TextRule
+    from lmu_asr.data.importing.text_rule import TextRule
 
 
 def corpus_names() -> list[str]:
@@ -50,7 +50,7 @@ def text_rule(config: CorpusConfig) -> TextRule:
     ``corpus.text`` names a rule, or leaves it to the corpus.
     """
     from lmu_asr.corpora.text import RULES
-    from lmu_asr.data.text_rule import TextRule
+    from lmu_asr.data.importing.text_rule import TextRule
 
     if config.text in RULES:
         return RULES[config.text]

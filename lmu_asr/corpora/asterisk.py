@@ -17,7 +17,7 @@ from lmu_asr.corpora.base import Manifests
 from lmu_asr.corpora.own import split_manifests
 from lmu_asr.corpora.render import wav_bytes
 from lmu_asr.corpora.text import normalize_english
-from lmu_asr.data.g722 import decode_g722
+from lmu_asr.data.audio.g722 import decode_g722
 from lmu_asr.data.manifests import Utterance, from_utterances
 from lmu_asr.errors import DataError
 from lmu_asr.files import atomic_write_bytes

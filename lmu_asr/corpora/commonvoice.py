@@ -13,8 +13,8 @@ from lmu_asr.config import CorpusConfig
 from lmu_asr.corpora.base import Manifests
 from lmu_asr.corpora.splits import join_splits
 from lmu_asr.corpora.text import PLAIN
+from lmu_asr.data.importing.tables import table_rows
 from lmu_asr.data.manifests import Utterance, from_utterances
-from lmu_asr.data.table_import import table_rows
 from lmu_asr.errors import DataError
 from lmu_asr.files import files_below
 

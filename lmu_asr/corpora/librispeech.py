@@ -1,4 +1,4 @@
-"""LibriSpeech, and any directory in its layout (see :mod:`lmu_asr.data.layout`).
+"""LibriSpeech, and any directory in its layout (see :mod:`lmu_asr.data.importing.layout`).
 
 A split is a directory by that name. Panayotov et al. 2015, https://www.openslr.org/12.
 """
@@ -12,7 +12,7 @@ from lmu_asr.config import CorpusConfig
 from lmu_asr.corpora.base import Manifests
 from lmu_asr.corpora.fetch import Archive, Downloaded
 from lmu_asr.corpora.splits import OPENSLR, join_splits, split_parts
-from lmu_asr.data.layout import read_layout
+from lmu_asr.data.importing.layout import read_layout
 from lmu_asr.errors import DataError
 
 DIGESTS = {  # sha256

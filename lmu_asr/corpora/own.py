@@ -1,4 +1,4 @@
-"""The user's own data: any format that :mod:`lmu_asr.data.importers` reads, split if need be."""
+"""The user's own data: any format that :mod:`lmu_asr.data.importing.importers` reads, split if need be."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from lmu_asr.config import CorpusConfig
 from lmu_asr.corpora.base import Manifests
 from lmu_asr.corpora.splits import group
 from lmu_asr.corpora.text import PLAIN
-from lmu_asr.data.importers import import_data, import_parts, split_paths, untranscribed
-from lmu_asr.data.list_names import find_splits, is_trained_on
+from lmu_asr.data.importing.importers import import_data, import_parts, split_paths, untranscribed
+from lmu_asr.data.importing.list_names import find_splits, is_trained_on
+from lmu_asr.data.importing.pipes import pipes_of
 from lmu_asr.data.manifests import say_untranscribed
-from lmu_asr.data.pipes import pipes_of
 from lmu_asr.data.rows import Rows
 from lmu_asr.errors import DataError
 
@@ -26,7 +26,7 @@ LEAST_SPEAKERS = 10  # from here on, whole speakers go to one split
 
 
 class Own:
-    """Data named by ``corpus.source``: see :mod:`lmu_asr.data.importers` for the formats."""
+    """Data named by ``corpus.source``: see :mod:`lmu_asr.data.importing.importers` for the formats."""
 
     name = "own"
     language = ""

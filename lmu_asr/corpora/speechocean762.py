@@ -14,7 +14,7 @@ from lmu_asr.corpora.base import Manifests
 from lmu_asr.corpora.fetch import Archive, Downloaded
 from lmu_asr.corpora.own import split_manifests
 from lmu_asr.corpora.splits import OPENSLR
-from lmu_asr.data.kaldi_import import read_kaldi
+from lmu_asr.data.importing.kaldi import read_kaldi
 from lmu_asr.errors import DataError
 from lmu_asr.files import files_below
 

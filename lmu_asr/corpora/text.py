@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from html.entities import html5
 
-from lmu_asr.data.text_rule import Step, TextRule
+from lmu_asr.data.importing.text_rule import Step, TextRule
 
 _APOSTROPHES = re.compile(r"[’‘‛`´]")
 _MODIFIER_APOSTROPHE = re.compile(

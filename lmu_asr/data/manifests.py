@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
-from lmu_asr.data.audio import recording_from_file
-from lmu_asr.data.ids import escaped
-from lmu_asr.data.pipes import Pipes, piped
-from lmu_asr.data.remote_audio import fetched
+from lmu_asr.data.audio.reader import recording_from_file
+from lmu_asr.data.importing.ids import escaped
+from lmu_asr.data.importing.pipes import Pipes, piped
+from lmu_asr.data.importing.remote_audio import fetched
 from lmu_asr.data.rows import Rows, names
 from lmu_asr.errors import DataError
 from lmu_asr.progress import progress

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from lmu_asr.data.scratch import Scratch
+from lmu_asr.data.importing.scratch import Scratch
 from lmu_asr.errors import DataError, ModelError
 
 STDIN = "-"

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from lmu_asr.config import Config
-from lmu_asr.data.dataset import build_eval_loader
+from lmu_asr.data.batches.loaders import build_eval_loader
 from lmu_asr.decoding.align import Alignment, align_batch
 from lmu_asr.decoding.posteriors import compute_posteriors
 from lmu_asr.decoding.times import write_ctm, write_textgrid

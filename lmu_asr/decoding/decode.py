@@ -13,15 +13,15 @@ import torch
 
 from lmu_asr.config import Config
 from lmu_asr.config_files import config_to_dict
-from lmu_asr.data.dataset import build_eval_loader
-from lmu_asr.data.list_names import check_split_names
-from lmu_asr.decoding.context import boosted_graphs, hot_words
+from lmu_asr.data.batches.loaders import build_eval_loader
+from lmu_asr.data.importing.list_names import check_split_names
 from lmu_asr.decoding.decoder import Decoder, SplitDecode
 from lmu_asr.decoding.methods import find_method
-from lmu_asr.decoding.ngram import NgramScorer
 from lmu_asr.decoding.oracle import oracle_rate
 from lmu_asr.decoding.overrides import marked_overrides
 from lmu_asr.decoding.posteriors import Posteriors, compute_posteriors
+from lmu_asr.decoding.searches.context import boosted_graphs, hot_words
+from lmu_asr.decoding.searches.ngram import NgramScorer
 from lmu_asr.decoding.times import hypothesis_spans, write_ctm
 from lmu_asr.decoding.trained import Trained, load_trained, training_seconds
 from lmu_asr.decoding.tune import Scales, Tuned, save_scales, scale_axes, tune_scales

@@ -9,11 +9,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from lmu_asr.decoding.context import ContextGraph
 from lmu_asr.decoding.methods import find_method
-from lmu_asr.decoding.ngram import NgramScorer
 from lmu_asr.decoding.posteriors import PosteriorBatch, Posteriors
-from lmu_asr.decoding.search import Inputs
+from lmu_asr.decoding.searches.context import ContextGraph
+from lmu_asr.decoding.searches.ngram import NgramScorer
+from lmu_asr.decoding.searches.over_graphs import Inputs
 from lmu_asr.decoding.tune import Scales
 from lmu_asr.errors import LangError
 from lmu_asr.fsa.engine import Engine

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lmu_asr.decoding.search import (
+from lmu_asr.decoding.searches.over_graphs import (
     Inputs,
     greedy,
     least_error,

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from lmu_asr.decoding.decoder import Decoder
 from lmu_asr.decoding.methods import find_method
-from lmu_asr.decoding.nbest import lattice_oracle_errors, oracle_errors
 from lmu_asr.decoding.posteriors import PosteriorBatch, Posteriors
-from lmu_asr.decoding.search import nbest_lists
+from lmu_asr.decoding.searches.nbest import lattice_oracle_errors, oracle_errors
+from lmu_asr.decoding.searches.over_graphs import nbest_lists
 from lmu_asr.decoding.tune import Scales
 from lmu_asr.fsa.graphs import Graph
 from lmu_asr.fsa.lattice import Lattice

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 
+from lmu_asr.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from lmu_asr.config import Config, DecodeConfig, FeaturesConfig
 from lmu_asr.errors import CheckpointError
 from lmu_asr.files import fingerprint, read_json, sha256_file
 from lmu_asr.lang.lang import Lang
 from lmu_asr.models.describe import count_parameters
-from lmu_asr.models.quant import is_quantized, pack_for_streaming, quantize
+from lmu_asr.models.inference.quant import is_quantized, pack_for_streaming, quantize
 from lmu_asr.models.system import SpeechModel, build_model, load_model, load_weights
-from lmu_asr.training.checkpoint import Checkpoint, load_checkpoint
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from lhotse.features.io import LilcomChunkyWriter
 from numpy.typing import NDArray
 
 from lmu_asr.config import Config, DecodeConfig, FeaturesConfig
-from lmu_asr.data.audio import recording_from_file
-from lmu_asr.data.fbank import Extractor, frame_count, get_extractor
-from lmu_asr.data.mono import SilentAudioError
-from lmu_asr.data.shard import converted
-from lmu_asr.data.shard import read_mono as read_cut
+from lmu_asr.data.audio.mono import SilentAudioError
+from lmu_asr.data.audio.reader import recording_from_file
+from lmu_asr.data.features.fbank import Extractor, frame_count, get_extractor
+from lmu_asr.data.features.part import converted
+from lmu_asr.data.features.part import read_mono as read_cut
 from lmu_asr.decoding.align import Span
 from lmu_asr.decoding.decode import make_decoder
 from lmu_asr.decoding.decoder import Decoder

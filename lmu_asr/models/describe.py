@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lmu_asr.models.quant import Int8Linear, PackedLinear
+from lmu_asr.models.inference.quant import Int8Linear, PackedLinear
 from lmu_asr.models.system import SpeechModel
 
 CHANGES_NO_OUTPUT = True

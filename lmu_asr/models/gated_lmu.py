@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lmu_asr.models.kernels.elementwise import silu_gate
 from lmu_asr.models.layers import init_linear, mask_frames
-from lmu_asr.models.memory import LegendreMemory
+from lmu_asr.models.memory.kernels.elementwise import silu_gate
+from lmu_asr.models.memory.module import LegendreMemory
 from lmu_asr.models.mixers import Mixer, State
 
 

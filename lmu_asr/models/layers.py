@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lmu_asr.models.kernels.elementwise import dropped_sum, rms_norm, swiglu
+from lmu_asr.models.memory.kernels.elementwise import dropped_sum, rms_norm, swiglu
 
 
 def length_mask(lens: Tensor, T: int) -> Tensor:

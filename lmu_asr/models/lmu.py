@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lmu_asr.models.layers import init_linear
-from lmu_asr.models.memory import LegendreMemory, discretize, legendre_projection
+from lmu_asr.models.memory.module import LegendreMemory, discretize, legendre_projection
 from lmu_asr.models.mixers import Mixer, State
 
 

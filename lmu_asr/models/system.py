@@ -20,9 +20,9 @@ from lmu_asr.errors import CheckpointError, ConfigError, ModelError
 from lmu_asr.files import atomic_path, atomic_write_text
 from lmu_asr.models.encoder import build_encoder
 from lmu_asr.models.head import Targets, build_head
+from lmu_asr.models.inference.quant import is_quantized, quantize
 from lmu_asr.models.layers import length_mask
 from lmu_asr.models.mixers import State
-from lmu_asr.models.quant import is_quantized, quantize
 from lmu_asr.yaml_files import read_yaml
 
 MIN_STD = 1e-3

@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = load_config(args.config, args.set)
         context = make_context(config, args)
-        from lmu_asr.training.joining import joined_world
-        from lmu_asr.training.sizing import measure
+        from lmu_asr.training.parallel.joining import joined_world
+        from lmu_asr.training.sizing.sizing import measure
 
         with joined_world(minutes=config.train.join_minutes) as world:
             folders = context.exp_dir, context.features_dir, context.lang_dir

@@ -52,7 +52,7 @@ def missing(config: Config, stages: range, launch: Sequence[str] = ()) -> list[s
 
     Args:
         stages: numbers of the stages that will run.
-        launch: options of :mod:`lmu_asr.training.launch`; empty: they are not looked at.
+        launch: options of :mod:`lmu_asr.training.launch.start`; empty: they are not looked at.
     """
     found = [*_missing_paths(config, stages), *_missing_packages(config, stages)]
     if launch and 4 in stages:
@@ -97,7 +97,7 @@ def _installed(package: str) -> bool:
 
 
 def _launch_error(launch: Sequence[str]) -> list[str]:
-    from lmu_asr.training.launch import parse
+    from lmu_asr.training.launch.start import parse
 
     try:
         parse([*launch, "-m", "lmu_asr.stages.train"])

@@ -21,13 +21,13 @@ from lmu_asr.config_paths import flat_options, shaping
 from lmu_asr.errors import LmuAsrError, StageError, advice
 from lmu_asr.files import discard_temporaries, remove_leftovers
 from lmu_asr.guard import guarded, watch_stop_file
+from lmu_asr.lock import turn
 from lmu_asr.options import SHAPES
 from lmu_asr.progress import setup_logging
 from lmu_asr.stages.code import code_of
 from lmu_asr.stages.context import Context, add_common_arguments, make_context
 from lmu_asr.stages.source import check_source, claim_source
 from lmu_asr.stages.stamp import FORMAT, Stamp, make_stamp, with_outputs
-from lmu_asr.training.lock import turn
 
 OTHER_FORMAT = "its stamp is of an earlier version, which compared other things; it runs once more"
 NAMES = ("download", "features", "lang", "graph", "train", "decode", "results")

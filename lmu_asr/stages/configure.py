@@ -13,7 +13,7 @@ from pathlib import Path
 from lmu_asr.config import NAME, Config, options_markdown
 from lmu_asr.config_files import load_config, option_value, override_keys, save_config
 from lmu_asr.config_paths import absolute_paths, with_value
-from lmu_asr.data.list_names import check_split_names
+from lmu_asr.data.importing.list_names import check_split_names
 from lmu_asr.errors import ConfigError, LmuAsrError, StageError
 from lmu_asr.guard import end_quietly
 from lmu_asr.recipes import check_recipe, recipes_dir

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmu_asr.config import Config
-from lmu_asr.data.list_names import is_remote_list
+from lmu_asr.data.importing.list_names import is_remote_list
 from lmu_asr.errors import StageError
 from lmu_asr.files import read_json, write_json
 from lmu_asr.remote import is_remote
@@ -151,7 +151,7 @@ def add_range_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def launch_arguments(args: argparse.Namespace) -> list[str]:
-    """Return the options for :mod:`lmu_asr.training.launch`; none where they ask for nothing."""
+    """Return the options for :mod:`lmu_asr.training.launch.start`; none where they ask for nothing."""
     names = ("launcher", "ngpu", "nproc", "num_nodes", "node_rank")
     values = {name: getattr(args, name) for name in names}
     one_machine = str(values["node_rank"]) == "0"

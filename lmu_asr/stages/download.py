@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from lmu_asr.data.list_names import is_remote_list
+from lmu_asr.data.importing.list_names import is_remote_list
 from lmu_asr.errors import DataError
 from lmu_asr.remote import fetch_folder, is_remote
 from lmu_asr.stages.common import Context, Stage, program
@@ -19,7 +19,7 @@ def run(context: Context) -> None:
 
     config = context.config
     if is_remote_list(config.corpus.source):
-        from lmu_asr.data.remote_list import fetch_list
+        from lmu_asr.data.importing.remote_list import fetch_list
 
         count = fetch_list(config.corpus.source, context.source_dir)
         logging.info("%s: fetched, with %d audio files", config.corpus.source, count)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def run(context: Context) -> None:
     """Make manifests, drop and list what cannot be used, extract features of every split."""
     from lmu_asr.corpora import get_corpus
-    from lmu_asr.data.list_names import check_split_names
+    from lmu_asr.data.importing.list_names import check_split_names
     from lmu_asr.data.overlap import refuse_shared
 
     config = context.config
@@ -55,9 +55,9 @@ def wanted_splits(context: Context) -> list[str]:
 
 def _prepare_split(context: Context, split: str, manifests: Manifests) -> None:
     from lmu_asr.corpora import text_rule
-    from lmu_asr.data.features import prepare_features
+    from lmu_asr.data.features.prepare import prepare_features
+    from lmu_asr.data.importing.validate import validate_and_repair
     from lmu_asr.data.manifests import supervision_rows
-    from lmu_asr.data.validate import validate_and_repair
 
     config = context.config
     rule = text_rule(config.corpus)
@@ -85,7 +85,7 @@ def _prepare_split(context: Context, split: str, manifests: Manifests) -> None:
 
 def _write_sources(context: Context, manifests: list[Manifests]) -> None:
     """List audio that lies outside the source directory, so that stamps see it change."""
-    from lmu_asr.data.ids import escaped
+    from lmu_asr.data.importing.ids import escaped
     from lmu_asr.data.rows import names
 
     corpus = context.config.corpus

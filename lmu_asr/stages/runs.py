@@ -139,8 +139,8 @@ def _translated(context: Context, old: dict[str, Any], stamp: Stamp) -> dict[str
 
 def _agrees(context: Context, parts: dict[str, Any], new: Stamp) -> bool:
     """Whether a run of an earlier version has the options, tokens and data of this one."""
+    from lmu_asr.checkpoints.checkpoint import CheckpointStore, load_checkpoint
     from lmu_asr.lang.lang import Lang
-    from lmu_asr.training.checkpoint import CheckpointStore, load_checkpoint
 
     if context.config.train.shar:
         return False

@@ -16,7 +16,7 @@ from lmu_asr.stages.runs import claim_directory, is_same_run, own_run
 
 def run(context: Context) -> None:
     """Train, or go on from the last checkpoint of the same configuration and data."""
-    from lmu_asr.training.lock import sole_run
+    from lmu_asr.lock import sole_run
     from lmu_asr.training.run import run_training
 
     if int(os.environ.get("RANK", "0")) == 0:

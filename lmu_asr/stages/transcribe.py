@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from lmu_asr.config import Config
 from lmu_asr.config_files import load_config
-from lmu_asr.data.ids import escaped
+from lmu_asr.data.importing.ids import escaped
 from lmu_asr.data.piped_file import STDIN, regular_file
 from lmu_asr.errors import ConfigError, DataError, LmuAsrError, ModelError
 from lmu_asr.guard import end_quietly
@@ -89,7 +89,7 @@ def _check_ctm(ctm: Path, files: Sequence[Path]) -> None:
     Raises:
         ConfigError: the file is an input, or its name is that of audio.
     """
-    from lmu_asr.data.audio import is_audio
+    from lmu_asr.data.audio.reader import is_audio
 
     if is_audio(ctm) or os.path.realpath(ctm) in map(os.path.realpath, files):
         raise ConfigError(
@@ -104,7 +104,7 @@ def _with_streaming(config: Config, streaming: bool) -> Config:
 
 def _transcribe(transcriber: Transcriber, files: Sequence[Path]) -> dict[Path, Transcript]:
     """Print each file's line as soon as it is known; name those that cannot be transcribed."""
-    from lmu_asr.training.step import is_out_of_memory
+    from lmu_asr.training.loop.step import is_out_of_memory
 
     found = {}
     for path in files:

@@ -13,8 +13,7 @@ from lmu_asr.errors import LmuAsrError
 from lmu_asr.files import fingerprint
 from lmu_asr.lang.lang import Lang
 from lmu_asr.text_lines import read_transcripts
-from lmu_asr.training.distributed import World, env_number
-from lmu_asr.training.interrupt import (
+from lmu_asr.training.launch.signals import (
     STOP_FILE,
     RunStoppedError,
     StopUnsavedError,
@@ -24,12 +23,13 @@ from lmu_asr.training.interrupt import (
     resume_command,
     stop_asked,
 )
-from lmu_asr.training.joining import joined_world
-from lmu_asr.training.setup import describe, make_model, prepare_process, synchronize_batchnorm
-from lmu_asr.training.sizing import Sizing
-from lmu_asr.training.source import LoaderSource
-from lmu_asr.training.state import Identity, shaping_options
-from lmu_asr.training.trainer import Trainer
+from lmu_asr.training.loop.setup import describe, make_model, prepare_process, synchronize_batchnorm
+from lmu_asr.training.loop.source import LoaderSource
+from lmu_asr.training.loop.state import Identity, shaping_options
+from lmu_asr.training.loop.trainer import Trainer
+from lmu_asr.training.parallel.joining import joined_world
+from lmu_asr.training.parallel.processes import World, env_number
+from lmu_asr.training.sizing.sizing import Sizing
 
 
 def training_lang(lang_dir: Path, transcripts: Path) -> Lang:

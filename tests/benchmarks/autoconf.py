@@ -20,24 +20,24 @@ import torch
 
 from lmu_asr.config import Config
 from lmu_asr.config_files import load_config
-from lmu_asr.data.dataset import Loader
+from lmu_asr.data.batches.loaders import Loader
 from lmu_asr.lang.lang import Lang
-from lmu_asr.training.autoconf import SHARE, Planner, describe_model
-from lmu_asr.training.distributed import current_world
-from lmu_asr.training.optim import build_optimizer
-from lmu_asr.training.plan import BucketPlan, Plan
-from lmu_asr.training.probe import Probe, Prober
-from lmu_asr.training.profile import (
+from lmu_asr.training.loop.optim import build_optimizer
+from lmu_asr.training.loop.setup import make_model, prepare_process
+from lmu_asr.training.loop.source import LoaderSource
+from lmu_asr.training.loop.step import GradientStep, TrainBatch
+from lmu_asr.training.parallel.processes import current_world
+from lmu_asr.training.sizing.autoconf import SHARE, Planner, describe_model
+from lmu_asr.training.sizing.plan import BucketPlan, Plan
+from lmu_asr.training.sizing.probe import Probe, Prober
+from lmu_asr.training.sizing.profile import (
     MIB,
     Bucket,
     forget_resident_peak,
     profile_speech,
     resident_bytes,
 )
-from lmu_asr.training.setup import make_model, prepare_process
-from lmu_asr.training.sizing import Sizing
-from lmu_asr.training.source import LoaderSource
-from lmu_asr.training.step import GradientStep, TrainBatch
+from lmu_asr.training.sizing.sizing import Sizing
 
 STEPS = 3  # of each length, whose largest peak is compared with the predicted one
 

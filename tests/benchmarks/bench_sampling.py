@@ -20,16 +20,16 @@ import torch
 
 from lmu_asr.config import Config, LangConfig
 from lmu_asr.config_files import load_config
-from lmu_asr.data.index import build_index
+from lmu_asr.data.batches.index import build_index
 from lmu_asr.files import write_json, write_jsonl
 from lmu_asr.lang.lang import Lang
 from lmu_asr.lang.prepare import prepare_lang
 from lmu_asr.stages.stamp import make_stamp, with_outputs
-from lmu_asr.training.distributed import current_world
-from lmu_asr.training.setup import make_model
-from lmu_asr.training.sizing import Sizing
-from lmu_asr.training.source import LoaderSource
-from lmu_asr.training.step import GradientStep
+from lmu_asr.training.loop.setup import make_model
+from lmu_asr.training.loop.source import LoaderSource
+from lmu_asr.training.loop.step import GradientStep
+from lmu_asr.training.parallel.processes import current_world
+from lmu_asr.training.sizing.sizing import Sizing
 
 WORDS = [
     "a",

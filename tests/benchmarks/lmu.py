@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from lmu_asr.models.lmu import LMU, ParallelLMU
-from lmu_asr.models.memory import KERNEL_ORDERS, LegendreMemory
+from lmu_asr.models.memory.module import KERNEL_ORDERS, LegendreMemory
 from tests.benchmarks.lmu_tables import (
     CONV,
     FFT,

@@ -24,7 +24,9 @@ from lhotse import Recording
 from lhotse.audio import AudioSource
 
 from lmu_asr.config_files import load_config
-from lmu_asr.data import manifests, shard, shards
+from lmu_asr.data import manifests
+from lmu_asr.data.features import extraction as shards
+from lmu_asr.data.features import part as shard
 from lmu_asr.files import write_jsonl
 from lmu_asr.stages import features
 from lmu_asr.stages.common import Context
@@ -48,14 +50,14 @@ def rows(count: int) -> Iterator[dict[str, str]]:
 
 
 def made_up_header(path: Path, recording_id: str) -> Recording:
-    """Stand for :func:`lmu_asr.data.audio.recording_from_file`."""
+    """Stand for :func:`lmu_asr.data.audio.reader.recording_from_file`."""
     samples = round(16000 * seconds_of(path.stem))
     source = AudioSource("file", [0], str(path))
     return Recording(recording_id, [source], 16000, samples, samples / 16000)
 
 
 def made_up_shard(task: shard.Task) -> shard.Shard:
-    """Stand for :func:`lmu_asr.data.shard.make_shard`: the cuts, but no archive."""
+    """Stand for :func:`lmu_asr.data.features.part.make_shard`: the cuts, but no archive."""
     path = task.out_dir / "feats" / f"{task.name}.jsonl.gz"
     cuts, total = [], 0
     for number, (cut, _) in enumerate(task.items):

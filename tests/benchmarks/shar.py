@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from lmu_asr.config import Config, TrainConfig
-from lmu_asr.data.dataset import Loader, build_train_loader
-from lmu_asr.data.index import Index, write_index
-from lmu_asr.data.shar import export_shar
-from lmu_asr.data.shar_sampler import build_shar_loader, open_shar, plan_epoch
+from lmu_asr.data.batches.index import Index, write_index
+from lmu_asr.data.batches.loaders import Loader, build_train_loader
+from lmu_asr.data.shar.export import export_shar
+from lmu_asr.data.shar.sampler import build_shar_loader, open_shar, plan_epoch
 from tests.benchmarks.bench_sampling import cuts
 
 HOURS, SHARD = 10000.0, 300

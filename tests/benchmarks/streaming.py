@@ -17,7 +17,7 @@ import torch
 from lmu_asr.config import ModelConfig
 from lmu_asr.files import atomic_write_text
 from lmu_asr.models.describe import describe
-from lmu_asr.models.quant import pack_for_streaming, quantize
+from lmu_asr.models.inference.quant import pack_for_streaming, quantize
 from lmu_asr.models.system import SpeechModel, build_model
 from tests.benchmarks.machine import processor
 

@@ -13,8 +13,8 @@ import pytest
 from lmu_asr.config import CorpusConfig, FeaturesConfig
 from lmu_asr.corpora import asterisk, corpus_names, fetch, get_corpus, gigaspeech
 from lmu_asr.corpora.fetch import Archive
-from lmu_asr.data.features import prepare_features
-from lmu_asr.data.validate import validate_and_repair
+from lmu_asr.data.features.prepare import prepare_features
+from lmu_asr.data.importing.validate import validate_and_repair
 from lmu_asr.errors import DataError
 from tests.corpora import fixtures
 from tests.corpora.server import Server, serving

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lmu_asr.config import CorpusConfig
 from lmu_asr.corpora import get_corpus, text_rule
 from lmu_asr.corpora.text import PLAIN, RULES, normalize_english
-from lmu_asr.data.text_rule import TextChanges, TextRule
+from lmu_asr.data.importing.text_rule import TextChanges, TextRule
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from lmu_asr.corpora import asterisk, corpus_names, fetch
-from lmu_asr.data import shard, shards
+from lmu_asr.data.features import extraction as shards
+from lmu_asr.data.features import part as shard
 from lmu_asr.files import read_json
 from lmu_asr.stages import configure, load_stage
 from lmu_asr.stages.common import NAMES, main

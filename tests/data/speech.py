@@ -8,7 +8,7 @@ import numpy as np
 import soundfile
 from lhotse import RecordingSet, SupervisionSegment, SupervisionSet
 
-from lmu_asr.data.audio import recording_from_file
+from lmu_asr.data.audio.reader import recording_from_file
 from lmu_asr.data.manifests import Manifests
 
 RATE = 16000

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lmu_asr.config import CorpusConfig
-from lmu_asr.data.importers import import_data
-from lmu_asr.data.list_names import check_split_names
+from lmu_asr.data.importing.importers import import_data
+from lmu_asr.data.importing.list_names import check_split_names
 from lmu_asr.data.manifests import Manifests
 from lmu_asr.data.overlap import refuse_shared
 from lmu_asr.errors import ConfigError, DataError

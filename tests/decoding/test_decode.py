@@ -17,7 +17,7 @@ from lmu_asr.decoding.decode import run_decoding
 from lmu_asr.decoding.decoder import Decoder
 from lmu_asr.decoding.methods import METHODS
 from lmu_asr.decoding.posteriors import compute_posteriors
-from lmu_asr.decoding.search import Inputs, one_best
+from lmu_asr.decoding.searches.over_graphs import Inputs, one_best
 from lmu_asr.decoding.tune import Scales, load_scales
 from lmu_asr.errors import ConfigError, DataError, GraphError
 from lmu_asr.fsa.engine import get_engine

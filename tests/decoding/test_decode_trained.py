@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from lmu_asr.checkpoints.checkpoint import save_checkpoint
 from lmu_asr.config import Config, DecodeConfig, FeaturesConfig, ModelConfig
 from lmu_asr.decoding.trained import checkpoint_path, load_trained, training_seconds
 from lmu_asr.errors import CheckpointError
 from lmu_asr.files import fingerprint, sha256_file
 from lmu_asr.lang.lang import Lang
-from lmu_asr.models.quant import is_quantized
-from lmu_asr.models.streaming_block import StreamingBlock
+from lmu_asr.models.inference.quant import is_quantized
+from lmu_asr.models.inference.streaming_block import StreamingBlock
 from lmu_asr.models.system import SpeechModel, build_model, save_model
-from lmu_asr.training.checkpoint import save_checkpoint
 from tests.decoding.fakes import make_lang
 from tests.models.small import model_config
 

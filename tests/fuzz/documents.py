@@ -13,21 +13,21 @@ from typing import Any
 import torch
 import yaml
 
+from lmu_asr.checkpoints.checkpoint import load_checkpoint, serialize, write_sealed
 from lmu_asr.config_files import config_to_dict, load_config
-from lmu_asr.data.batches import read_utterances
-from lmu_asr.data.index import Index, write_index
+from lmu_asr.data.batches.index import Index, write_index
+from lmu_asr.data.batches.sampler import read_utterances
 from lmu_asr.decoding.trained import training_seconds
 from lmu_asr.decoding.tune import Scales, Trial, Tuned, load_scales, save_scales
 from lmu_asr.lang.lang import read_info
 from lmu_asr.models.system import load_weights
 from lmu_asr.scoring.record import Rate, Results, UtteranceResult, load_results, save_results
 from lmu_asr.stages.stamp import Stamp
-from lmu_asr.training.checkpoint import load_checkpoint, serialize, write_sealed
-from lmu_asr.training.distributed import World
-from lmu_asr.training.metrics import read_metrics
-from lmu_asr.training.plan import BucketPlan, Plan
-from lmu_asr.training.snapshot import restore, restore_rank
-from lmu_asr.training.state import Identity, RunState, random_states
+from lmu_asr.training.loop.metrics import read_metrics
+from lmu_asr.training.loop.snapshot import restore, restore_rank
+from lmu_asr.training.loop.state import Identity, RunState, random_states
+from lmu_asr.training.parallel.processes import World
+from lmu_asr.training.sizing.plan import BucketPlan, Plan
 from lmu_asr.yaml_files import dump_yaml, parse_yaml
 from tests.fuzz.harness import Target
 

@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from lmu_asr.config import Config, LmConfig
-from lmu_asr.data.audio import read_audio, recording_from_file
+from lmu_asr.data.audio.reader import read_audio, recording_from_file
 from lmu_asr.errors import DataError
 from lmu_asr.lang.pronunciations import read_pronunciations
 from lmu_asr.lang.user_arpa import read_user_arpa

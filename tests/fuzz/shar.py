@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lmu_asr.config import Config, TrainConfig
-from lmu_asr.data.shar_files import KEYS, archive_name, cuts_name, mark
-from lmu_asr.data.shar_sampler import build_shar_loader, open_shar
+from lmu_asr.data.shar.files import KEYS, archive_name, cuts_name, mark
+from lmu_asr.data.shar.sampler import build_shar_loader, open_shar
 from tests.data.shards import BINS, write_shar
 from tests.fuzz.harness import Target
 

@@ -14,9 +14,9 @@ import soundfile
 
 from lmu_asr.config import FeaturesConfig
 from lmu_asr.corpora import get_corpus
-from lmu_asr.data.importers import import_data
+from lmu_asr.data.importing.importers import import_data
+from lmu_asr.data.importing.validate import validate_and_repair
 from lmu_asr.data.manifests import Manifests
-from lmu_asr.data.validate import validate_and_repair
 from lmu_asr.files import read_json, write_json
 from tests.fuzz import documents, language, packed, shar
 from tests.fuzz.harness import Target

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from lmu_asr.errors import ModelError
 from lmu_asr.models.encoder import build_encoder
-from lmu_asr.models.kernels.compiled import available
 from lmu_asr.models.layers import Residual, RMSNorm, SwiGLU, reverse_frames
+from lmu_asr.models.memory.kernels.compiled import available
 from tests.models.small import SMALL, model_config
 
 ENCODERS = ["lmu", "lmu_cell", "lmu_parallel", "lstm", "transformer"]

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from lmu_asr.models.encoder import build_encoder
 from lmu_asr.models.gated_lmu import DepthwiseConv, GatedLmu
+from lmu_asr.models.inference.quant import pack_for_streaming, quantize
 from lmu_asr.models.lmu import LMU, LMUCell, ParallelLMU
-from lmu_asr.models.memory import LegendreMemory
-from lmu_asr.models.quant import pack_for_streaming, quantize
+from lmu_asr.models.memory.module import LegendreMemory
 from lmu_asr.models.system import SpeechModel, build_model
 from tests.models.small import model_config
 

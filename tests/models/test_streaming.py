@@ -13,7 +13,7 @@ from torch import Tensor
 from lmu_asr.config import ModelConfig
 from lmu_asr.errors import ModelError
 from lmu_asr.models.describe import state_bytes
-from lmu_asr.models.quant import pack_for_streaming, quantize
+from lmu_asr.models.inference.quant import pack_for_streaming, quantize
 from lmu_asr.models.system import SpeechModel, build_model
 from tests.models.small import model_config
 

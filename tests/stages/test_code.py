@@ -64,20 +64,20 @@ def with_loss(loss: str) -> Config:
     return load_config(None, [f"model.ctc.loss={loss}"])
 
 
-ORDER = ("data/index.py", "def plan_batches(", "def plan_batches(*, _: int = 0, ")
+ORDER = ("data/batches/index.py", "def plan_batches(", "def plan_batches(*, _: int = 0, ")
 
 
 @pytest.mark.parametrize(
     ("name", "old", "new", "loss", "stages"),
     [
-        ("data/index.py", "def plan_batches(", "# another\ndef plan_batches(", "ctc", []),
+        ("data/batches/index.py", "def plan_batches(", "# another\ndef plan_batches(", "ctc", []),
         ("models/describe.py", '"""', '"""Other words. ', "ctc", []),
         ("lang/kneser_ney.py", '"""', '"""Other words. ', "lf_mmi", []),
-        ("data/fbank.py", "LOW_HZ, HIGH_HZ = 20.0, -400.0", "(LOW_HZ, HIGH_HZ) = (\n    20.0,\n    -400.0,\n)", "ctc", []),
-        ("data/fbank.py", "HIGH_HZ = 20.0", "HIGH_HZ = 30.0", "ctc", ["features", "train"]),
+        ("data/features/fbank.py", "LOW_HZ, HIGH_HZ = 20.0, -400.0", "(LOW_HZ, HIGH_HZ) = (\n    20.0,\n    -400.0,\n)", "ctc", []),
+        ("data/features/fbank.py", "HIGH_HZ = 20.0", "HIGH_HZ = 30.0", "ctc", ["features", "train"]),
         # what only shows, logs or sizes
         ("models/describe.py", "return sum(", "return 1 + sum(", "ctc", []),
-        ("training/plan.py", "return max(", "return 1 + max(", "ctc", []),
+        ("training/sizing/plan.py", "return max(", "return 1 + max(", "ctc", []),
         # the order of batches, and LF-MMI's n-gram model
         (*ORDER, "ctc", ["train"]),
         ("lang/kneser_ney.py", "def train_token_ngram(", "def train_token_ngram(*, _=0, ", "ctc", []),
@@ -98,8 +98,8 @@ ORDER = ("data/index.py", "def plan_batches(", "def plan_batches(*, _: int = 0, 
         ("corpora/an4.py", "name.strip()", "name", "ctc", []),
         ("stages/transcribe.py", "def main(", "def main(*, _=0, ", "ctc", []),
         # C++ by its content
-        ("models/kernels/legendre.cpp", "\n", "\n// a comment\n", "ctc", []),
-        ("models/kernels/legendre.cpp", "\n", "\nint edited;\n", "ctc", ["train", "decode"]),
+        ("models/memory/kernels/legendre.cpp", "\n", "\n// a comment\n", "ctc", []),
+        ("models/memory/kernels/legendre.cpp", "\n", "\nint edited;\n", "ctc", ["train", "decode"]),
     ],
 )  # fmt: skip
 def test_edits(

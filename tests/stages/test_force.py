@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from lmu_asr import lock
 from lmu_asr.config import Config, TrainConfig
 from lmu_asr.errors import StageError, TrainingError
+from lmu_asr.lock import sole_run
 from lmu_asr.stages import runs, train
 from lmu_asr.stages.context import Context
 from lmu_asr.stages.stamp import Stamp
-from lmu_asr.training import lock
-from lmu_asr.training.lock import sole_run
 
 
 @pytest.fixture

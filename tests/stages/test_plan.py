@@ -14,7 +14,7 @@ from lmu_asr.errors import StageError
 from lmu_asr.stages import checks, plan
 from lmu_asr.stages.checks import missing
 from lmu_asr.stages.context import Context
-from lmu_asr.training.state import shaping_options
+from lmu_asr.training.loop.state import shaping_options
 
 ALL = range(7)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lmu_asr.checkpoints.checkpoint import save_checkpoint
 from lmu_asr.config_files import save_config
 from lmu_asr.config_paths import with_value
 from lmu_asr.files import fingerprint, sha256_file, write_json
@@ -17,7 +18,6 @@ from lmu_asr.stages import clean, load_stage
 from lmu_asr.stages.common import Context, current_stamp, run_stage, why_run
 from lmu_asr.stages.runs import OWNER, claim_directory
 from lmu_asr.stages.stamp import FORMAT, Stamp
-from lmu_asr.training.checkpoint import save_checkpoint
 from tests.stages.prepared import context_of
 
 TRAIN = load_stage("train")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from lmu_asr.training.checkpoint import CheckpointStore
+from lmu_asr.checkpoints.checkpoint import CheckpointStore
 from tests.stages.signals import ROOT, SIGNALS, Started
 from tests.training.processes import NO_TORCHRUN
 

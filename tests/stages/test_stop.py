@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lmu_asr.guard import SIGNALS
-from lmu_asr.training.lock import turn
+from lmu_asr.lock import turn
 from tests.stages.signals import Started, take_signals
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,12 +16,13 @@ import soundfile
 import torch
 from lhotse import RecordingSet, SupervisionSegment, SupervisionSet
 
+from lmu_asr.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from lmu_asr.config import Config, CorpusConfig, DecodeConfig, FeaturesConfig, GraphConfig
 from lmu_asr.config_files import save_config
-from lmu_asr.data.audio import recording_from_file
-from lmu_asr.data.features import prepare_features
+from lmu_asr.data.audio.mono import FIRST_CHANNEL, SCALED
+from lmu_asr.data.audio.reader import recording_from_file
+from lmu_asr.data.features.prepare import prepare_features
 from lmu_asr.data.manifests import Manifests
-from lmu_asr.data.mono import FIRST_CHANNEL, SCALED
 from lmu_asr.decoding.decode import run_decoding
 from lmu_asr.fsa.graphs import compile_graph
 from lmu_asr.lang.ngram import train_ngram, write_arpa
@@ -29,7 +30,6 @@ from lmu_asr.models.system import build_model
 from lmu_asr.scoring.transcripts import read_recogs
 from lmu_asr.stages import transcribe as stage
 from lmu_asr.stages.common import Context
-from lmu_asr.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.data.encoded import encode
 from tests.decoding.fakes import make_lang
 from tests.models.small import model_config

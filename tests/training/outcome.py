@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmu_asr.training.checkpoint import CheckpointStore, load_checkpoint
-from lmu_asr.training.metrics import read_metrics
+from lmu_asr.checkpoints.checkpoint import CheckpointStore, load_checkpoint
+from lmu_asr.training.loop.metrics import read_metrics
 
 TIMES = (
     "seconds",

@@ -22,8 +22,8 @@ NO_TORCHRUN = pytest.mark.skipif(
 def launch(
     options: list[str], module: list[str], env: dict[str, str] | None = None
 ) -> subprocess.Popen[str]:
-    """Start ``lmu_asr.training.launch`` on the CPU; its output is merged and can be read."""
-    command = [sys.executable, "-m", "lmu_asr.training.launch", "--ngpu", "0", *options]
+    """Start ``lmu_asr.training.launch.start`` on the CPU; its output is merged and can be read."""
+    command = [sys.executable, "-m", "lmu_asr.training.launch.start", "--ngpu", "0", *options]
     return subprocess.Popen(
         [*command, "-m", *module],
         stdout=subprocess.PIPE,

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 
+from lmu_asr.checkpoints import checkpoint as module
+from lmu_asr.checkpoints.checkpoint import CheckpointStore, load_checkpoint, save_checkpoint
 from lmu_asr.errors import CheckpointError, DocumentError, advice
 from lmu_asr.models.system import load_weights
-from lmu_asr.training import checkpoint as module
-from lmu_asr.training.checkpoint import CheckpointStore, load_checkpoint, save_checkpoint
-from lmu_asr.training.distributed import World
-from lmu_asr.training.metrics import read_metrics
-from lmu_asr.training.snapshot import restore, restore_rank
-from lmu_asr.training.state import Identity, RunState
+from lmu_asr.training.loop.metrics import read_metrics
+from lmu_asr.training.loop.snapshot import restore, restore_rank
+from lmu_asr.training.loop.state import Identity, RunState
+from lmu_asr.training.parallel.processes import World
 
 IDENTITY = Identity("m", "t", {"train.lr": 0.1})
 WORLD = World(0, 1, 0, 1, torch.device("cpu"))

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmu_asr.training.checkpoint import CheckpointStore
-from lmu_asr.training.metrics import read_metrics
+from lmu_asr.checkpoints.checkpoint import CheckpointStore
+from lmu_asr.training.loop.metrics import read_metrics
 from tests.training.outcome import differences, outcome
 from tests.training.toy import Gate, ended, free_port, run, spawn
 

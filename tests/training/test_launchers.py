@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import torch
 
+from lmu_asr.checkpoints.checkpoint import CheckpointStore
 from lmu_asr.config_files import load_config
 from lmu_asr.errors import TrainingError
 from lmu_asr.models.system import build_model
-from lmu_asr.training.checkpoint import CheckpointStore
-from lmu_asr.training.distributed import current_world
-from lmu_asr.training.launch import choose_gpus, parse
-from lmu_asr.training.metrics import read_metrics
-from lmu_asr.training.setup import check_accelerate, synchronize_batchnorm
+from lmu_asr.training.launch.start import choose_gpus, parse
+from lmu_asr.training.loop.metrics import read_metrics
+from lmu_asr.training.loop.setup import check_accelerate, synchronize_batchnorm
+from lmu_asr.training.parallel.processes import current_world
 from tests.training.outcome import differences, outcome
 from tests.training.processes import (
     NO_TORCHRUN,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmu_asr.training.checkpoint import load_checkpoint
-from lmu_asr.training.metrics import read_metrics
+from lmu_asr.checkpoints.checkpoint import load_checkpoint
+from lmu_asr.training.loop.metrics import read_metrics
 from tests.training.toy import run
 
 # activations of about 15 MB each: 6 of them fit into the headroom, a step needs more

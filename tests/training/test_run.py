@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from lmu_asr.checkpoints.checkpoint import load_weights
 from lmu_asr.config import LangConfig
 from lmu_asr.errors import CheckpointError, DataError, TrainingError
 from lmu_asr.files import read_json
 from lmu_asr.lang.lang import Lang
 from lmu_asr.lang.prepare import prepare_lang
 from lmu_asr.models.system import build_model
-from lmu_asr.training.checkpoint import load_weights
-from lmu_asr.training.distributed import current_world
-from lmu_asr.training.evaluate import DevResult
-from lmu_asr.training.metrics import read_metrics
+from lmu_asr.training.loop.evaluation import DevResult
+from lmu_asr.training.loop.metrics import read_metrics
+from lmu_asr.training.loop.setup import choose_precision, make_model, prepare_process
+from lmu_asr.training.parallel.processes import current_world
 from lmu_asr.training.run import run_training
-from lmu_asr.training.setup import choose_precision, make_model, prepare_process
 from tests.training.tiny_data import BINS, make_data, tiny_config
 
 
@@ -67,7 +67,7 @@ def test_with_lf_mmi_the_lowest_loss_chooses_the_epoch(
         loss, wer = next(found)
         return DevResult(loss, wer, 4)
 
-    monkeypatch.setattr("lmu_asr.training.trainer.evaluate", judged)
+    monkeypatch.setattr("lmu_asr.training.loop.trainer.evaluate", judged)
     for loss, best in (("lf_mmi", 3), ("ctc", 1)):
         found = iter([(0.4, 0.5), (0.3, 0.9), (0.2, 0.7), (0.2, 0.7)])  # loss, error rate
         config = tiny_config("train.epochs=3", f"model.ctc.loss={loss}")
@@ -124,7 +124,7 @@ def test_a_signal_leaves_with_status_zero_and_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    from lmu_asr.training.source import LoaderSource
+    from lmu_asr.training.loop.source import LoaderSource
 
     original = LoaderSource._prepare
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from lmu_asr.errors import CheckpointError, DataError
-from lmu_asr.training import finish as finish_module
-from lmu_asr.training.metrics import read_metrics
+from lmu_asr.training.loop import finish as finish_module
+from lmu_asr.training.loop.metrics import read_metrics
+from lmu_asr.training.loop.source import LoaderSource
 from lmu_asr.training.run import run_training
-from lmu_asr.training.source import LoaderSource
 from tests.data.shards import write_shar
 from tests.training import tiny_run
 from tests.training.outcome import differences, outcome

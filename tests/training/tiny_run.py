@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from lmu_asr.progress import setup_logging
-from lmu_asr.training import finish
+from lmu_asr.training.loop import finish
 from lmu_asr.training.run import run_training
 from tests.training.tiny_data import tiny_config
 

@@ -32,13 +32,13 @@ from lmu_asr.errors import LmuAsrError
 from lmu_asr.models.ctc import CtcHead
 from lmu_asr.models.head import Head, Targets
 from lmu_asr.progress import setup_logging
-from lmu_asr.training import finish
-from lmu_asr.training.distributed import World
-from lmu_asr.training.interrupt import RunStoppedError
-from lmu_asr.training.joining import joined_world
-from lmu_asr.training.state import Identity, derive_seed, seed_everything, shaping_options
-from lmu_asr.training.step import GradientStep, TrainBatch
-from lmu_asr.training.trainer import Trainer
+from lmu_asr.training.launch.signals import RunStoppedError
+from lmu_asr.training.loop import finish
+from lmu_asr.training.loop.state import Identity, derive_seed, seed_everything, shaping_options
+from lmu_asr.training.loop.step import GradientStep, TrainBatch
+from lmu_asr.training.loop.trainer import Trainer
+from lmu_asr.training.parallel.joining import joined_world
+from lmu_asr.training.parallel.processes import World
 
 F, V = 8, 5
 OPTIONS = [

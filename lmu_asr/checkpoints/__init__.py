@@ -1,0 +1,1 @@
+"""Checkpoints: sealed files, and their mirror on an object store."""

@@ -1,0 +1,1 @@
+"""Reading audio of every format, to one channel."""

@@ -1,0 +1,1 @@
+"""Features: filter banks, archives, extraction by several processes."""

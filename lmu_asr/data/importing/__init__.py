@@ -1,0 +1,1 @@
+"""People's own data, in the formats that they have it in."""

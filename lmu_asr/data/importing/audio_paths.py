@@ -1,0 +1,36 @@
+"""Where the audio is that lists name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lmu_asr.data.importing.remote_audio import cached_path
+from lmu_asr.remote import is_remote
+
+
+def resolve_audio(path: str, base: Path) -> Path:
+    """Return where ``path`` is: as it is, beside the list that names it, or from here.
+
+    Tables of Common Voice name files of ``clips/`` beside them, without its name.
+    """
+    given = Path(path)
+    if given.is_absolute() or exists(base / given):
+        return base / given
+    if exists(base / "clips" / given):
+        return base / "clips" / given
+    return given.resolve() if exists(given) else base / given
+
+
+def exists(path: Path) -> bool:
+    """Whether ``path`` is there; a name that no file can have is not."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long for a name, or with NUL
+        return False
+
+
+def locate_audio(name: str, base: Path, cache: Path | None, where: Path | str) -> tuple[Path, str]:
+    """Return where audio is or will be, and the ``s3://`` address that it is fetched from, if any."""
+    if is_remote(name):
+        return cached_path(name, cache, str(where)), name
+    return resolve_audio(name, base), ""

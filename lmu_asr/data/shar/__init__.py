@@ -1,0 +1,1 @@
+"""Lhotse Shar: export, files, and training from it."""

@@ -1,0 +1,1 @@
+"""The searches over a head's outputs."""

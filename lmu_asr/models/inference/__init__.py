@@ -1,0 +1,1 @@
+"""Faster models for use: 8-bit weights and packed streaming blocks."""

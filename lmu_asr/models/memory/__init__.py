@@ -1,0 +1,1 @@
+"""The Legendre memory: its mathematics, its forms and its kernels."""

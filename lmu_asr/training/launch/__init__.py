@@ -1,0 +1,1 @@
+"""Launchers, and the signals that end what they started."""

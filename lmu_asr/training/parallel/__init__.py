@@ -1,0 +1,1 @@
+"""Several processes: how they meet, and how they hold one model."""

@@ -1,0 +1,78 @@
+"""ZeRO by DeepSpeed on two processes: the losses and weights of ddp, exact resuming, another strategy."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from lmu_asr.checkpoints.checkpoint import load_checkpoint
+from lmu_asr.errors import TrainingError
+from lmu_asr.training.parallel.deepspeed import load_deepspeed
+from lmu_asr.training.parallel.processes import current_world
+from tests.training.parallel.test_fsdp import (
+    OPTIONS,
+    assert_close,
+    check_that_a_killed_run_goes_on,
+    curve,
+    stop_in_the_middle,
+)
+from tests.training.processes import finish, launch
+from tests.training.tiny_data import make_data
+from tests.training.toy import run
+
+ZERO = ["train.strategy=deepspeed", "features.num_mel_bins=8"]
+extras = [pytest.mark.slow, pytest.mark.extras]
+
+
+def assert_alike(ours: Path, theirs: Path) -> None:
+    """The same curve, and the same weights, running average and optimiser state."""
+    assert [row[:2] for row in curve(theirs)] == [row[:2] for row in curve(ours)]
+    losses = [[row[2] for row in curve(place)] for place in (ours, theirs)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and len(losses[0]) > 10
+    assert_close(*(load_checkpoint(place / "last.pt").tensors for place in (ours, theirs)))
+
+
+class TestOnTwoProcesses:
+    pytestmark = extras
+
+    def test_parts_train_as_whole_states_do(self, tmp_path: Path) -> None:
+        """Of five utterances in twos the second process has one pass less."""
+        options = [*OPTIONS, "toy.rows=5"]
+        run(tmp_path / "ddp", *options, "features.num_mel_bins=8", size=2)
+        run(tmp_path / "zero", *options, *ZERO, size=2)
+        assert_alike(tmp_path / "ddp", tmp_path / "zero")
+
+    def test_a_killed_run_goes_on_exactly(self, tmp_path: Path) -> None:
+        check_that_a_killed_run_goes_on(tmp_path, ZERO)
+
+    @pytest.mark.parametrize("names", [("deepspeed", "ddp"), ("ddp", "deepspeed")])
+    def test_a_run_goes_on_with_another_strategy(
+        self, tmp_path: Path, names: tuple[str, str]
+    ) -> None:
+        options = ["model.dropout=0", "train.ema=0.9", "train.average=2", "features.num_mel_bins=8"]
+        run(tmp_path / "ddp", *options, size=2)
+        first, then = (f"train.strategy={name}" for name in names)
+        stop_in_the_middle(tmp_path / "both", [*options, first])
+        run(tmp_path / "both", *options, then, size=2)
+        assert_close(*(load_checkpoint(tmp_path / n / "last.pt").tensors for n in ("ddp", "both")))
+
+    def test_the_real_model_without_a_compiler(self, tmp_path: Path) -> None:
+        make_data(tmp_path)
+        built = tmp_path / "built"
+        no_compiler = {"CXX": "/bin/false", "TORCH_EXTENSIONS_DIR": str(built)}
+        options = ["model.dropout=0", "model.num_layers=2", "train.ema=0.9"]
+        for name in ("ddp", "deepspeed"):
+            module = ["tests.training.tiny_run", str(tmp_path), str(tmp_path / name)]
+            arguments = [*module, *options, f"train.strategy={name}"]
+            assert finish(launch(["--nproc", "2"], arguments, no_compiler))[0] == 0
+        assert_alike(tmp_path / "ddp", tmp_path / "deepspeed")
+        assert not built.exists()
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    with pytest.raises(TrainingError, match=r"needs the package deepspeed .*--with-extras"):
+        load_deepspeed(current_world(prefer_gpu=False))
