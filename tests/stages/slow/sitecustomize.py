@@ -43,10 +43,10 @@ def slow_steps(module):
 class Changes:
     """Changes modules as they are imported."""
 
-    changes = {
+    changes = {  # noqa: RUF012
         "lmu_asr.data.features.extraction": small_shards,
         "lmu_asr.training.loop.trainer": slow_steps,
-    }  # noqa: RUF012
+    }
 
     def find_spec(self, name, path=None, target=None):
         change = self.changes.pop(name, None)
