@@ -26,71 +26,75 @@ NAME_OR_EMPTY = {**NAME, "pattern": f"({NAME['pattern']})?"}
 class CorpusConfig:
     """Which speech, and how it is split."""
 
-    name: str = opt("mini", "corpus, a module of lmu_asr.corpora")
+    name: str = opt("mini", "corpus: a module of lmu_asr.corpora")
     id: str = opt(
         "",
-        "directory name under data and exp; empty: the corpus name",
+        "directory name below data and exp; empty: the name of the corpus",
         **NAME_OR_EMPTY,
         shapes=("decode",),
     )
     source: str = opt(
         "",
-        "directory or file with the user's own copy of the data, or s3://bucket/prefix that stage 0 "
-        "fetches; empty: --data-dir/<name>",
+        "your own copy of the data, a directory or file, or s3://bucket/prefix, which stage 0 downloads; empty: "
+        "--data-dir/<name>",
         path=(),
         shapes=("download", "features"),
     )
     mirror: str = opt(
         "",
-        "base address to download from in place of the corpus's own",
+        "base address to download from instead of the corpus's own",
         pattern=r"((https?|ftp)://[^/\s]+(/\S*)?|file:///.*)?",
         want="an address such as https://HOST/FOLDER or file:///FOLDER",
         shapes=("download",),
     )
     download_dir: str = opt(
-        "", "directory of archives downloaded by other means", path=(), shapes=("download",)
+        "",
+        "directory with archives that you have downloaded yourself",
+        path=(),
+        shapes=("download",),
     )
     s3_cache: str = opt(
         "",
-        "directory that keeps audio which own lists name by s3:// addresses, or hold in themselves (Parquet); "
-        "empty: --data-dir/<name>/s3",
+        "directory for audio that lists name by s3:// addresses or contain themselves (Parquet); empty: "
+        "--data-dir/<name>/s3",
         path=(),
         shapes=(),
     )
     pipes: bool = opt(
         False,
-        "run the commands that Kaldi's wav.scp names in place of files, such as flac -c -d -s a.flac |; "
-        "each runs once and its audio is kept. Off by default: a command can do anything",
+        "run the commands that Kaldi's wav.scp has instead of files, such as flac -c -d -s a.flac |; each runs once and "
+        "its audio is kept. Off by default, because a command can do anything",
         shapes=("features",),
     )
     pipe_dir: str = opt(
         "",
-        "directory that keeps their audio as FLAC; empty: --data-dir/<name>/pipes",
+        "directory for the audio of these commands, as FLAC; empty: --data-dir/<name>/pipes",
         path=(),
         shapes=(),
     )
     pipe_minutes: float = opt(
         10.0,
-        "minutes after which such a command is ended, and its utterance dropped",
+        "minutes after which such a command is stopped and its utterance dropped",
         min=0.001,
         shapes=("features",),
     )
-    pipe_jobs: int = opt(0, "such commands at once; 0: --nj", min=0, max=1024, shapes=())
+    pipe_jobs: int = opt(
+        0, "number of such commands that run at once; 0: --nj", min=0, max=1024, shapes=()
+    )
     text: str = opt(
         "corpus",
-        "what happens to transcripts and lm.text: the corpus's own rule (of own data and Common "
-        "Voice plain); plain: lower case, letters, marks and numbers of any script, apostrophes "
-        "within words, tags in brackets dropped; upper: the same in upper case; as_is: only control "
-        "characters are dropped and blanks made single",
+        "normalisation of transcripts and lm.text. corpus: the corpus's own rule (plain for own data and Common Voice); "
+        "plain: lower case, letters, marks and numbers of any script, apostrophes within words, tags in brackets removed; "
+        "upper: the same in upper case; as_is: only control characters and repeated blanks are removed",
         choices=("corpus", "plain", "upper", "as_is"),
         shapes=("features", "decode"),
     )
     train: str = opt(
-        "train", "split that trains; several joined by +", **NAME, shapes=("features", "decode")
+        "train", "split to train on; join several with +", **NAME, shapes=("features", "decode")
     )
     dev: str = opt(
         "dev",
-        "split that tunes: early stopping and decoding scales",
+        "split for validation, early stopping and the tuning of decoding scales",
         **NAME,
         shapes=("features", "decode"),
     )
@@ -99,24 +103,24 @@ class CorpusConfig:
     )
     dev_fraction: float = opt(
         0.1,
-        "own data with one split: share that becomes dev",
+        "share of own data without splits that becomes dev",
         min=0.0,
         max=0.5,
         shapes=("features", "decode"),
     )
     test_fraction: float = opt(
         0.1,
-        "own data with one split: share that becomes test",
+        "share of own data without splits that becomes test",
         min=0.0,
         max=0.5,
         shapes=("features", "decode"),
     )
     speakers: int = opt(
-        40, "mini: number of synthetic speakers", min=3, max=200, shapes=("download",)
+        40, "mini only: number of synthetic speakers", min=3, max=200, shapes=("download",)
     )
     minutes: float = opt(
         66.0,
-        "mini: speech to make, in minutes, over all splits",
+        "mini only: minutes of speech to make, all splits together",
         min=0.1,
         max=6000,
         shapes=("download",),
@@ -128,37 +132,67 @@ class FeaturesConfig:
     """Acoustic features: Kaldi-compatible log-mel filter banks."""
 
     backend: str = opt(
-        "lhotse", "implementation of fbank", choices=("lhotse", "kaldifeat", "torchaudio")
+        "lhotse",
+        "library that computes the filter banks",
+        choices=("lhotse", "kaldifeat", "torchaudio"),
     )
-    num_mel_bins: int = opt(80, "mel filters", min=8, max=256)
+    num_mel_bins: int = opt(80, "number of mel filters, the features of a frame", min=8, max=256)
     sample_rate: int = opt(
-        16000, "hertz; other audio is resampled, and said so", min=8000, max=48000
+        16000,
+        "sample rate in Hz; other audio is resampled, and the log says so",
+        min=8000,
+        max=48000,
     )
-    frame_length_ms: float = opt(25.0, "window, in milliseconds", min=5.0, max=200.0)
-    frame_shift_ms: float = opt(10.0, "hop, in milliseconds", min=1.0, max=100.0)
+    frame_length_ms: float = opt(25.0, "window length in milliseconds", min=5.0, max=200.0)
+    frame_shift_ms: float = opt(10.0, "time between frames in milliseconds", min=1.0, max=100.0)
     dither: float = opt(
-        0.0, "standard deviation of added noise; 0 keeps features deterministic", min=0
+        0.0,
+        "standard deviation of noise added to the samples; 0: none, features are deterministic",
+        min=0,
     )
     speed_perturb: list[float] = opt(
-        [], "speed factors added to the training split, such as [0.9, 1.1]"
+        [],
+        "speed factors of copies added to the training split, such as [0.9, 1.1]; two factors make an epoch three times "
+        "as long",
     )
-    min_duration: float = opt(0.1, "seconds; shorter utterances are dropped and listed", min=0.0)
-    max_duration: float = opt(40.0, "seconds; longer utterances are dropped and listed", min=0.1)
+    min_duration: float = opt(
+        0.1, "shorter utterances, in seconds, are dropped and listed", min=0.0
+    )
+    max_duration: float = opt(
+        40.0,
+        "longer utterances, in seconds, are dropped and listed; lower it if one utterance does not fit in memory",
+        min=0.1,
+    )
 
 
 @dataclass(frozen=True)
 class LangConfig:
     """Output tokens and the lexicon."""
 
-    unit: str = opt("char", "output tokens", choices=("char", "bpe", "phone"))
-    bpe_vocab_size: int = opt(500, "BPE tokens", min=8, max=100000)
-    bpe_type: str = opt("unigram", "sentencepiece model", choices=("unigram", "bpe"))
-    lexicon: str = opt(
-        "", "pronunciation file (word phone phone ...); empty: CMUdict for phones", path=()
+    unit: str = opt(
+        "char",
+        "output tokens: characters, BPE pieces or phones; phones need a lexicon, and a graph (HL, HLG) to decode words",
+        choices=("char", "bpe", "phone"),
     )
-    oov: str = opt("g2p", "phones of words outside the lexicon", choices=("g2p", "refuse", "drop"))
+    bpe_vocab_size: int = opt(
+        500, "number of BPE tokens; used with lang.unit=bpe", min=8, max=100000
+    )
+    bpe_type: str = opt(
+        "unigram", "algorithm of sentencepiece; used with lang.unit=bpe", choices=("unigram", "bpe")
+    )
+    lexicon: str = opt(
+        "",
+        "pronunciation file, one 'word phone phone ...' a line; empty: CMUdict with lang.unit=phone",
+        path=(),
+    )
+    oov: str = opt(
+        "g2p",
+        "words that the lexicon lacks: g2p predicts their phones, refuse stops with an error, drop leaves these words out "
+        "of the lexicon",
+        choices=("g2p", "refuse", "drop"),
+    )
     optional_silence: bool = opt(
-        False, "allow an optional silence phone between words (phones only)"
+        False, "allow an optional silence phone between words; used with lang.unit=phone"
     )
 
 
@@ -166,18 +200,29 @@ class LangConfig:
 class LmConfig:
     """Word n-gram language model of the decoding graph."""
 
-    order: int = opt(3, "n-gram order", min=1, max=9, shapes=("graph",))
-    text: str = opt("", "extra training text, one sentence a line (.gz allowed)", path=())
-    arpa: str = opt("", "ARPA file to take as it is in place of training one", path=())
+    order: int = opt(
+        3, "order of the n-gram model in the decoding graph", min=1, max=9, shapes=("graph",)
+    )
+    text: str = opt(
+        "", "more text to train the n-gram model, one sentence a line (.gz allowed)", path=()
+    )
+    arpa: str = opt("", "ready-made ARPA file to use instead of training an n-gram model", path=())
     train_text: bool = opt(
-        True, "train on the transcripts of the training split", shapes=("graph",)
+        True, "train the n-gram model on the transcripts of the training split", shapes=("graph",)
     )
     prune: float = opt(
-        0.0, "entropy pruning threshold; 0 keeps everything", min=0.0, shapes=("graph",)
+        0.0,
+        "entropy pruning threshold of the n-gram model; raise it if the graph is too large; 0: no pruning",
+        min=0.0,
+        shapes=("graph",),
     )
-    max_words: int = opt(200000, "vocabulary limit, the most frequent words first", min=1)
+    max_words: int = opt(200000, "size of the vocabulary; the most frequent words are kept", min=1)
     rescore_order: int = opt(
-        0, "order of the larger model for rescoring; 0: none", min=0, max=9, shapes=("graph",)
+        0,
+        "order of the larger n-gram model for the rescoring methods; 0: none",
+        min=0,
+        max=9,
+        shapes=("graph",),
     )
 
 
@@ -185,11 +230,17 @@ class LmConfig:
 class GraphConfig:
     """Decoding graphs."""
 
-    kinds: list[str] = opt(["H", "HL", "HLG"], "graphs to compile", choices=("H", "HL", "HLG"))
-    topology: str = opt("standard", "CTC topology", choices=("standard", "modified"))
+    kinds: list[str] = opt(
+        ["H", "HL", "HLG"], "decoding graphs to compile", choices=("H", "HL", "HLG")
+    )
+    topology: str = opt(
+        "standard",
+        "CTC topology: standard, or the compact one with fewer arcs, for thousands of tokens",
+        choices=("standard", "modified"),
+    )
     fsa: str = opt(
         "auto",
-        "engine of graphs, loss and search",
+        "library for graphs, CTC loss and search; auto: k2 if it is installed, else openfst",
         choices=("auto", "k2", "openfst"),
         shapes=("decode",),
     )
@@ -200,30 +251,46 @@ class CommonModelConfig:
     """What every encoder and every head uses."""
 
     encoder: str = opt(
-        "lmu", "encoder, a module of lmu_asr.models.encoders", choices=ENCODERS.names
+        "lmu", "encoder: a module of lmu_asr.models.encoders", choices=ENCODERS.names
     )
     head: str = opt(
-        "ctc", "output layer and loss, a module of lmu_asr.models.heads", choices=HEADS.names
+        "ctc", "output layer and loss: a module of lmu_asr.models.heads", choices=HEADS.names
     )
-    dim: int = opt(144, "model width", min=8, max=4096)
-    num_layers: int = opt(8, "blocks", min=1, max=100)
-    subsampling: int = opt(4, "frames in to one frame out", choices=(2, 4, 8))
+    dim: int = opt(144, "model width: values per frame between layers", min=8, max=4096)
+    num_layers: int = opt(8, "number of layers", min=1, max=100)
+    subsampling: int = opt(4, "input frames per output frame", choices=(2, 4, 8))
     frontend: str = opt(
         "linear",
-        "subsampling: linear over all features, or conv2d over time and mel bins",
+        "subsampling: linear over all features of a frame, or conv2d over time and mel bins",
         choices=("linear", "conv2d"),
     )
     subsampling_channels: int = opt(64, "channels of the convolutional front end", min=1, max=1024)
-    ff_mult: float = opt(2.0, "feed-forward width over dim", min=0.0, max=8.0)
-    bidirectional: bool = opt(True, "let each frame depend on later ones (offline use only)")
-    dropout: float = opt(0.1, "dropout", min=0.0, max=0.9)
-    stochastic_depth: float = opt(
-        0.0, "drop rate of the last block, rising linearly", min=0.0, max=0.9
+    ff_mult: float = opt(
+        2.0,
+        "width of the feed-forward layer, as a multiple of model.dim; 0: none",
+        min=0.0,
+        max=8.0,
     )
-    grad_checkpoint: bool = opt(False, "recompute blocks in the backward pass to save memory")
+    bidirectional: bool = opt(True, "use past and future frames; such a model cannot stream")
+    dropout: float = opt(
+        0.1,
+        "dropout rate; raise it if the dev loss rises while the training loss falls",
+        min=0.0,
+        max=0.9,
+    )
+    stochastic_depth: float = opt(
+        0.0,
+        "rate at which the last layer is skipped in training; lower for earlier layers, linearly",
+        min=0.0,
+        max=0.9,
+    )
+    grad_checkpoint: bool = opt(
+        False, "recompute layers in the backward pass: less memory, more time"
+    )
     normalize: str = opt(
         "global",
-        "mean and variance normalisation of the input",
+        "input normalisation: global uses mean and variance of the training split; utterance those of each utterance, and "
+        "cannot stream",
         choices=("global", "utterance", "none"),
     )
 
@@ -266,25 +333,25 @@ class ModelConfig(CommonModelConfig):
 class AugmentConfig:
     """Augmentation of training batches."""
 
-    spec_augment: bool = opt(True, "mask time and frequency (Park et al. 2019)")
-    time_masks: int = opt(2, "time masks per 10 s or part", min=0, max=100)
-    time_mask_frames: int = opt(30, "longest time mask", min=0, max=1000)
-    freq_masks: int = opt(2, "frequency masks", min=0, max=20)
-    freq_mask_bins: int = opt(20, "widest frequency mask", min=0, max=256)
-    max_time_fraction: float = opt(0.2, "largest share of an utterance masked", min=0.0, max=1.0)
+    spec_augment: bool = opt(
+        True, "mask parts of the features in time and frequency (Park et al. 2019)"
+    )
+    time_masks: int = opt(2, "number of time masks for every 10 s, or part of it", min=0, max=100)
+    time_mask_frames: int = opt(30, "longest time mask, in frames", min=0, max=1000)
+    freq_masks: int = opt(2, "number of frequency masks", min=0, max=20)
+    freq_mask_bins: int = opt(20, "widest frequency mask, in mel bins", min=0, max=256)
+    max_time_fraction: float = opt(
+        0.2, "largest share of an utterance that time masks may cover", min=0.0, max=1.0
+    )
     rir_dir: str = opt(
         "",
-        "directory of room impulse responses that training features are put into; empty: none",
+        "directory of room impulse responses for training; empty: no rooms",
         path=(),
     )
-    reverb_prob: float = opt(0.5, "share of training utterances in a room", min=0.0, max=1.0)
-    noise_dir: str = opt(
-        "", "directory of noise recordings mixed into training audio; empty: none", path=()
-    )
-    noise_prob: float = opt(0.5, "share of training utterances with noise", min=0.0, max=1.0)
-    noise_snr: list[float] = opt(
-        [10.0, 20.0], "lowest and highest signal-to-noise ratio, in decibels"
-    )
+    reverb_prob: float = opt(0.5, "share of training utterances that get a room", min=0.0, max=1.0)
+    noise_dir: str = opt("", "directory of noise recordings for training; empty: no noise", path=())
+    noise_prob: float = opt(0.5, "share of training utterances that get noise", min=0.0, max=1.0)
+    noise_snr: list[float] = opt([10.0, 20.0], "lowest and highest signal-to-noise ratio, in dB")
 
 
 @dataclass(frozen=True)
@@ -295,132 +362,166 @@ class TrainConfig:
     max_steps: int = opt(0, "stop after this many steps; 0: no limit", min=0)
     max_duration: float = opt(
         200.0,
-        "seconds of audio in a batch over all processes; lower it if memory runs out",
+        "seconds of audio in a batch, all processes together: it shapes what is learnt; to save memory, lower "
+        "train.frame_limit instead",
         min=1.0,
     )
-    num_buckets: int = opt(20, "duration buckets of the sampler", min=1, max=1000)
+    num_buckets: int = opt(
+        20,
+        "number of duration buckets from which batches are drawn; more buckets: less padding",
+        min=1,
+        max=1000,
+    )
     shar: str = opt(
         "",
-        "directory or s3://bucket/prefix of Lhotse Shar to train from, read shard after shard; empty: "
-        "the archives of stage 1",
+        "directory or s3://bucket/prefix of Lhotse Shar to train from; empty: the archives of stage 1",
         path=(),
         shapes=(),
     )
     shar_window: int = opt(
         5000,
-        "shar: utterances that are shuffled together, whole shards",
+        "with train.shar: number of utterances that are shuffled together",
         min=1,
         max=10**6,
         shapes=(),
     )
     sorted_epochs: int = opt(
-        0, "first epochs that go from short to long utterances: CTC starts more easily", min=0
+        0, "number of first epochs that go from short to long utterances; helps CTC to start", min=0
     )
-    lr: float = opt(2e-3, "peak learning rate", min=0.0, max=10.0)
-    min_lr_ratio: float = opt(0.02, "last learning rate over the peak", min=0.0, max=1.0)
-    warmup_steps: int = opt(200, "steps of linear warm-up", min=0)
+    lr: float = opt(
+        2e-3,
+        "peak learning rate; lower it if steps are skipped or the loss jumps",
+        min=0.0,
+        max=10.0,
+    )
+    min_lr_ratio: float = opt(
+        0.02, "last learning rate, as a fraction of the peak", min=0.0, max=1.0
+    )
+    warmup_steps: int = opt(
+        200, "steps in which the learning rate rises linearly to its peak", min=0
+    )
     schedule: str = opt(
         "cosine",
-        "after the warm-up",
+        "course of the learning rate after the warm-up",
         choices=("cosine", "constant", "constant_decay", "noam", "eden"),
     )
     decay_share: float = opt(
-        0.2, "constant_decay: share of all steps, the last, that the rate falls over", min=0, max=1
+        0.2,
+        "with train.schedule=constant_decay: share of all steps, at the end, in which the rate falls",
+        min=0,
+        max=1,
     )
     eden_steps: float = opt(
-        5000.0, "eden: steps after which the rate falls as their square root", min=1
+        5000.0,
+        "with train.schedule=eden: number of steps after which the rate falls with their square root",
+        min=1,
     )
-    eden_epochs: float = opt(6.0, "eden: the same in epochs; both factors apply", min=0.01)
+    eden_epochs: float = opt(
+        6.0, "with train.schedule=eden: the same in epochs; both factors apply", min=0.01
+    )
     optimizer: str = opt(
         "adamw",
-        "adamw8bit: its moments in 8 bits, an extra, for models that fill the GPU's memory",
+        "adamw8bit keeps the moments in 8 bits, for models that fill the GPU's memory; it is an extra (utils/setup.sh "
+        "--with-extras)",
         choices=("adamw", "adamw8bit"),
     )
-    weight_decay: float = opt(0.01, "AdamW weight decay of matrices", min=0.0, max=1.0)
-    betas: list[float] = opt([0.9, 0.98], "AdamW betas")
-    clip_norm: float = opt(5.0, "gradient norm limit", min=0.0)
-    accumulate: int = opt(1, "batches summed in one step", min=1)
+    weight_decay: float = opt(0.01, "weight decay of AdamW, for matrices only", min=0.0, max=1.0)
+    betas: list[float] = opt([0.9, 0.98], "betas of AdamW")
+    clip_norm: float = opt(5.0, "largest gradient norm; larger gradients are scaled down", min=0.0)
+    accumulate: int = opt(1, "number of batches summed in one optimiser step", min=1)
     precision: str = opt(
         "auto",
-        "auto: bf16 on a GPU that has it, else float32",
+        "type of the matrix products; auto: bf16 on a GPU that has it, else float32",
         choices=("auto", "float32", "bf16", "fp16"),
     )
     ema: float = opt(
-        0.0, "decay of the averaged weights used for validation; 0: none", min=0.0, max=0.99999
+        0.0,
+        "decay of the running average of the weights, which validation uses; 0: none",
+        min=0.0,
+        max=0.99999,
     )
-    average: int = opt(1, "checkpoints averaged into averaged.pt", min=1, max=100)
+    average: int = opt(
+        1, "number of best epochs whose weights are averaged in averaged.pt", min=1, max=100
+    )
     checkpoint_every: int = opt(
-        200, "steps between checkpoints, besides each epoch's end", min=1, shapes=()
+        200, "steps between checkpoints; each epoch also ends with one", min=1, shapes=()
     )
-    checkpoint_minutes: float = opt(
-        10.0, "minutes between checkpoints at the most", min=0.01, shapes=()
+    checkpoint_minutes: float = opt(10.0, "most minutes between checkpoints", min=0.01, shapes=())
+    keep_last: int = opt(
+        2, "number of older checkpoints to keep besides best and last", min=1, shapes=()
     )
-    keep_last: int = opt(2, "checkpoints kept besides best and last", min=1, shapes=())
     validate_every: int = opt(1, "epochs between validations", min=1)
     patience: int = opt(
-        0, "stop after this many validations without a lower dev WER; 0: never", min=0
+        0, "stop after this many validations without a lower error rate on dev; 0: never", min=0
     )
     log_every: int = opt(20, "steps between log lines", min=1, shapes=())
     num_workers: int = opt(
-        -1, "loader processes; -1: chosen from the machine", min=-1, max=256, shapes=("plan",)
+        -1,
+        "loader processes; -1: chosen by measurement. Lower it if host memory runs out",
+        min=-1,
+        max=256,
+        shapes=("plan",),
     )
     strategy: str = opt(
         "ddp",
-        "several processes: ddp holds the model in each, fsdp a part of it; deepspeed, an extra, "
-        "holds the model in each and a part of gradients and optimiser state",
+        "what each of several processes holds: ddp the whole model; fsdp a part of it; deepspeed, an extra, the model and "
+        "a part of gradients and optimiser state",
         choices=("ddp", "fsdp", "deepspeed"),
         shapes=(),
     )
     join_minutes: float = opt(
         5.0,
-        "minutes that a process waits for the others of its run to start",
+        "minutes that a process waits for the others to start",
         min=0.01,
         shapes=(),
     )
     sync_batchnorm: bool = opt(
-        False, "batch normalisation over all processes (GPU), in models that have it"
+        False, "compute batch normalisation over all processes (GPU); for models that have it"
     )
     deterministic: bool = opt(True, "bit-equal runs on the CPU, deterministic kernels on a GPU")
     tensorboard: bool = opt(True, "write TensorBoard events", shapes=())
     wandb: str = opt(
-        "off", "Weights and Biases, an extra", choices=("off", "offline", "online"), shapes=()
+        "off",
+        "log to Weights and Biases; it is an extra (utils/setup.sh --with-extras)",
+        choices=("off", "offline", "online"),
+        shapes=(),
     )
-    wandb_project: str = opt("lmu_asr", "project of Weights and Biases", shapes=())
+    wandb_project: str = opt("lmu_asr", "project name in Weights and Biases", shapes=())
     autoconf: bool = opt(
         True,
-        "measure memory and time before training: how batches are cut, loader processes",
+        "measure memory and time before training, to choose micro-batches, precision and loader processes",
         shapes=(),
     )
     memory_mib: int = opt(
         0,
-        "memory that one training process may hold, in MiB; 0: 0.9 of what is free",
+        "memory that one training process may use, in MiB; 0: 0.9 of what is free on a GPU, 0.65 on a CPU",
         min=0,
         shapes=("plan",),
     )
     frame_limit: int = opt(
         0,
-        "padded frames computed at once; larger batches are split; 0: measured",
+        "most frames, with padding, computed at once; larger batches are split, with the same result; 0: measured. Lower "
+        "it if memory runs out",
         min=0,
         shapes=(),
     )
     init_from: str = opt(
         "",
-        "checkpoint whose weights start the run; its output layer only if the tokens are the same",
+        "checkpoint whose weights training starts from; its output layer is used only if the tokens are the same",
         path=(),
     )
     freeze: list[str] = opt(
         [],
-        "patterns (* and ?) of parameter names that stay as they are, such as [encoder.subsampling.*]",
+        "name patterns (* and ?) of parameters that are not trained, such as [encoder.subsampling.*]",
     )
     lr_scales: list[str] = opt(
         [],
-        "PATTERN=FACTOR of the learning rate of parameters, such as ['encoder.*=0.1']; the first that "
-        "fits counts",
+        "PATTERN=FACTOR: multiplies the learning rate of these parameters, such as ['encoder.*=0.1']; the first match "
+        "counts",
     )
     remote: str = opt(
         "",
-        "s3://bucket/prefix that mirrors checkpoints and results; an empty experiment directory "
-        "goes on from there",
+        "s3://bucket/prefix to copy checkpoints and results to; an empty experiment directory resumes from there",
         pattern="(s3://.+)?",
         shapes=(),
     )
@@ -432,7 +533,7 @@ class DecodeConfig:
 
     methods: list[str] = opt(
         ["greedy", "HLG"],
-        "searches to run and compare",
+        "search methods to run and compare",
         choices=(
             "greedy",
             "prefix_beam",
@@ -445,39 +546,55 @@ class DecodeConfig:
         ),
     )
     checkpoint: str = opt(
-        "best", "best, last, averaged, or a path", path=("best", "last", "averaged")
+        "best",
+        "weights to decode: best, last, averaged, or a path",
+        path=("best", "last", "averaged"),
     )
     tag: str = opt(
         "",
-        "name of this decode beside others of the same training: directory decode-<tag>, "
-        "table row <variant>+<tag>",
+        "name of this decode, to keep it beside others of the same training: directory decode-<tag>, table row "
+        "<variant>+<tag>",
         pattern="[A-Za-z0-9._-]*",
     )
-    max_duration: float = opt(300.0, "seconds of audio in a batch", min=1.0)
-    search_beam: float = opt(16.0, "width of the search; lower it if memory runs out", min=0.1)
-    lattice_beam: float = opt(8.0, "width of the lattice kept", min=0.1)
-    max_active: int = opt(7000, "states kept at each frame; lower it if memory runs out", min=10)
-    acoustic_scales: list[float] = opt([1.0], "acoustic scales tried on dev", min=0.0)
+    max_duration: float = opt(
+        300.0, "seconds of audio in a batch; lower it if memory runs out", min=1.0
+    )
+    search_beam: float = opt(
+        16.0,
+        "beam width of the search; lower it if memory runs out, raise it if there are fallbacks",
+        min=0.1,
+    )
+    lattice_beam: float = opt(
+        8.0, "beam width of the lattice; lower it if memory runs out", min=0.1
+    )
+    max_active: int = opt(
+        7000,
+        "most states kept at each frame; lower it if memory runs out, raise it if there are fallbacks",
+        min=10,
+    )
+    acoustic_scales: list[float] = opt([1.0], "acoustic scales to try on dev", min=0.0)
     lm_scales: list[float] = opt(
         [0.3, 0.5, 0.7, 1.0],
-        "language-model scales tried on dev, and more past the ends while that helps",
+        "language-model scales to try on dev; values beyond the ends are tried while that helps",
         min=0.0,
     )
     blank_penalties: list[float] = opt(
-        [0.0, 1.0], "penalties of blank tried on dev, in log probability"
+        [0.0, 1.0], "penalties to try on dev, subtracted from the log-probability of blank"
     )
     beam: int = opt(8, "prefixes kept by prefix beam search", min=1, max=1000)
-    nbest: int = opt(50, "paths of nbest methods", min=1, max=10000)
-    hot_words: list[str] = opt([], "phrases to favour in prefix_beam, HL, HLG and n-best methods")
-    hot_word_boost: float = opt(
-        2.0, "log probability that each word (prefix_beam: token) of a hot phrase earns", min=0.0
+    nbest: int = opt(50, "paths in the list of the n-best methods", min=1, max=10000)
+    hot_words: list[str] = opt(
+        [], "phrases to favour, with prefix_beam, HL, HLG and the n-best methods"
     )
-    streaming: bool = opt(False, "decode through step() in chunks, as a stream would")
-    chunk_ms: float = opt(320.0, "chunk of streaming decoding, in milliseconds", min=10.0)
+    hot_word_boost: float = opt(
+        2.0, "log-probability added for each word (prefix_beam: token) of a hot phrase", min=0.0
+    )
+    streaming: bool = opt(False, "decode in chunks with step(), like a live stream")
+    chunk_ms: float = opt(320.0, "chunk length of streaming decoding, in milliseconds", min=10.0)
     weights: str = opt(
         "float", "weights of linear layers; int8 is for the CPU", choices=("float", "int8")
     )
-    bootstrap: int = opt(2000, "resamplings behind each confidence interval", min=100)
+    bootstrap: int = opt(2000, "resamplings for each confidence interval", min=100)
 
     @property
     def directory(self) -> str:
@@ -490,12 +607,17 @@ class Config:
     """Everything a recipe variant is made of."""
 
     variant: str = opt(
-        "default", "name of the variant: its experiment directory and table row", **NAME, shapes=()
+        "default",
+        "name of the variant: its experiment directory and its row in the results table",
+        **NAME,
+        shapes=(),
     )
-    seed: int = opt(42, "the one seed; every epoch, worker and process derives its own", min=0)
+    seed: int = opt(
+        42, "random seed; every epoch, worker and process derives its own from it", min=0
+    )
     overrides: list[str] = opt(
         [],
-        "what --set changed in the variant, key=value; run.sh fills it in, the table shows it",
+        "what --set changed, key=value; run.sh fills this in for the results table",
         shapes=(),
     )
     corpus: CorpusConfig = field(default_factory=CorpusConfig)

@@ -19,15 +19,32 @@ FORMS = ("auto", "sequential", "fft", "chunked", "compiled", "triton")
 class Options:
     """The section ``model.lmu``."""
 
-    memory_order: int = opt(8, "order Q of each Legendre memory", min=1, max=1024)
-    thetas: list[float] = opt(
-        [4.0, 8.0, 16.0, 32.0], "window of each channel group, in frames after subsampling", min=1.0
+    memory_order: int = opt(
+        8, "order Q of each Legendre memory: coefficients per window", min=1, max=1024
     )
-    trainable_theta: bool = opt(False, "train the windows through the discretisation")
-    expansion: float = opt(1.0, "memory channels over dim", min=0.25, max=4.0)
-    conv_kernel: int = opt(0, "depthwise convolution before the memory; 0: none", min=0, max=63)
-    lookahead: int = opt(0, "frames after subsampling that each block looks ahead", min=0, max=64)
-    memory_form: str = opt("auto", "evaluation of the memory", choices=FORMS)
+    thetas: list[float] = opt(
+        [4.0, 8.0, 16.0, 32.0],
+        "windows in frames after subsampling, one per channel group; their number must divide the channels",
+        min=1.0,
+    )
+    trainable_theta: bool = opt(
+        False, "train the windows; the memory is then computed in chunks, which is slower"
+    )
+    expansion: float = opt(1.0, "memory channels, as a multiple of model.dim", min=0.25, max=4.0)
+    conv_kernel: int = opt(
+        0, "width of a depthwise convolution before the memory, in frames; 0: none", min=0, max=63
+    )
+    lookahead: int = opt(
+        0,
+        "future frames, after subsampling, that each layer uses; adds latency. For model.bidirectional=false",
+        min=0,
+        max=64,
+    )
+    memory_form: str = opt(
+        "auto",
+        "how the memory is computed; auto: the fastest for the size. All give the same result",
+        choices=FORMS,
+    )
 
 
 def build(config: ModelConfig, options: Options, input_dim: int) -> Encoder:

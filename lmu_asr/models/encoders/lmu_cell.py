@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 class Options:
     """The section ``model.lmu_cell``."""
 
-    memory_order: int = opt(8, "order Q of the Legendre memory", min=1, max=1024)
+    memory_order: int = opt(
+        8, "order Q of the Legendre memory: coefficients per window", min=1, max=1024
+    )
     layer_thetas: list[float] = opt(
         [4.0, 8.0, 16.0, 32.0],
-        "window of each layer, in turn, in frames after subsampling",
+        "window of each layer, in frames after subsampling; the list repeats for more layers",
         min=1.0,
     )
-    hidden: int = opt(0, "hidden units; 0: dim", min=0, max=8192)
+    hidden: int = opt(0, "hidden units; 0: model.dim", min=0, max=8192)
 
 
 def build(config: ModelConfig, options: Options, input_dim: int) -> Encoder:

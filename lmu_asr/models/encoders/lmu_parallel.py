@@ -17,15 +17,23 @@ if TYPE_CHECKING:
 class Options:
     """The section ``model.lmu_parallel``."""
 
-    memory_order: int = opt(8, "order Q of the Legendre memory", min=1, max=1024)
+    memory_order: int = opt(
+        8, "order Q of the Legendre memory: coefficients per window", min=1, max=1024
+    )
     layer_thetas: list[float] = opt(
         [4.0, 8.0, 16.0, 32.0],
-        "window of each layer, in turn, in frames after subsampling",
+        "window of each layer, in frames after subsampling; the list repeats for more layers",
         min=1.0,
     )
-    trainable_theta: bool = opt(False, "train the windows through the discretisation")
-    hidden: int = opt(0, "hidden units; 0: dim", min=0, max=8192)
-    memory_form: str = opt("auto", "evaluation of the memory", choices=FORMS)
+    trainable_theta: bool = opt(
+        False, "train the windows; the memory is then computed in chunks, which is slower"
+    )
+    hidden: int = opt(0, "hidden units; 0: model.dim", min=0, max=8192)
+    memory_form: str = opt(
+        "auto",
+        "how the memory is computed; auto: the fastest for the size. All give the same result",
+        choices=FORMS,
+    )
 
 
 def build(config: ModelConfig, options: Options, input_dim: int) -> Encoder:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Options:
     """The section ``model.lstm``."""
 
-    hidden: int = opt(0, "hidden units; 0: dim", min=0, max=8192)
+    hidden: int = opt(0, "hidden units; 0: model.dim", min=0, max=8192)
 
 
 def build(config: ModelConfig, options: Options, input_dim: int) -> Encoder:

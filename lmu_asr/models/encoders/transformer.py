@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Options:
     """The section ``model.transformer``."""
 
-    num_heads: int = opt(4, "attention heads", min=1, max=64)
+    num_heads: int = opt(4, "attention heads; must divide model.dim", min=1, max=64)
 
 
 def build(config: ModelConfig, options: Options, input_dim: int) -> Encoder:

@@ -18,31 +18,41 @@ class Options:
 
     loss: str = opt(
         "ctc",
-        "ctc: by the engine of graph.fsa; k2_ctc; graph_ctc: over all pronunciations, by k2; lf_mmi: "
-        "against every token sequence, weighted by an n-gram model of tokens",
+        "ctc: by the library of graph.fsa; k2_ctc: by k2; graph_ctc: over all pronunciations, by k2; lf_mmi: against all "
+        "other token sequences, weighted by an n-gram model of tokens",
         choices=("ctc", "k2_ctc", "graph_ctc", "lf_mmi"),
     )
-    mmi_order: int = opt(3, "order of the n-gram model of model.ctc.loss=lf_mmi", min=2, max=3)
-    mmi_ctc: float = opt(0.1, "CTC added to model.ctc.loss=lf_mmi, times this", min=0.0, max=10)
+    mmi_order: int = opt(
+        3,
+        "with model.ctc.loss=lf_mmi: order of the n-gram model of tokens; 3 needs few tokens, such as phones",
+        min=2,
+        max=3,
+    )
+    mmi_ctc: float = opt(
+        0.1, "with model.ctc.loss=lf_mmi: weight of an added CTC loss", min=0.0, max=10
+    )
     cr_ctc: float = opt(
-        0.0, "weight of the consistency loss between two augmented views", min=0.0, max=10
+        0.0,
+        "weight of the consistency loss between two augmented views (0.2 in its paper); 0: none. It doubles the work of a "
+        "step",
+        min=0.0,
+        max=10,
     )
     inter_ctc: float = opt(
         0.0,
-        "share of the loss that CTC of inner layers has (0.3 in its paper); 0: none",
+        "share of the loss for CTC on inner layers (0.3 in its paper); 0: none",
         min=0,
         max=0.9,
     )
     inter_ctc_layers: list[int] = opt(
-        [], "blocks, from 1, after which inner CTC reads; empty: the middle one", min=1
+        [], "layers, from 1, for the inner CTC loss; empty: the middle one", min=1
     )
     label_smoothing: float = opt(
-        0.0, "share of the loss that pulls the outputs of every frame to uniform", min=0.0, max=0.9
+        0.0, "share of the loss that draws the outputs of every frame to uniform", min=0.0, max=0.9
     )
     anneal_steps: int = opt(
         0,
-        "first steps whose alignments (torch's CTC) anneal from uniform to the model's own: a flat "
-        "start",
+        "number of first steps in which alignments anneal from uniform to the model's (torch's CTC): a flat start",
         min=0,
     )
 
