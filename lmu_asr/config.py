@@ -49,7 +49,7 @@ class CorpusConfig:
     )
     download_dir: str = opt(
         "",
-        "directory with archives that you have downloaded yourself",
+        "directory of archives that you downloaded yourself",
         path=(),
         shapes=("download",),
     )
@@ -78,9 +78,7 @@ class CorpusConfig:
         min=0.001,
         shapes=("features",),
     )
-    pipe_jobs: int = opt(
-        0, "number of such commands that run at once; 0: --nj", min=0, max=1024, shapes=()
-    )
+    pipe_jobs: int = opt(0, "how many of them run at once; 0: --nj", min=0, max=1024, shapes=())
     text: str = opt(
         "corpus",
         "normalisation of transcripts and lm.text. corpus: the corpus's own rule (plain for own data and Common Voice); "
@@ -133,13 +131,13 @@ class FeaturesConfig:
 
     backend: str = opt(
         "lhotse",
-        "library that computes the filter banks",
+        "implementation of the filter banks",
         choices=("lhotse", "kaldifeat", "torchaudio"),
     )
     num_mel_bins: int = opt(80, "number of mel filters, the features of a frame", min=8, max=256)
     sample_rate: int = opt(
         16000,
-        "sample rate in Hz; other audio is resampled, and the log says so",
+        "Hz; audio of other rates is resampled, with a log line",
         min=8000,
         max=48000,
     )
@@ -155,9 +153,7 @@ class FeaturesConfig:
         "speed factors of copies added to the training split, such as [0.9, 1.1]; two factors make an epoch three times "
         "as long",
     )
-    min_duration: float = opt(
-        0.1, "shorter utterances, in seconds, are dropped and listed", min=0.0
-    )
+    min_duration: float = opt(0.1, "shorter utterances (seconds) are dropped and listed", min=0.0)
     max_duration: float = opt(
         40.0,
         "longer utterances, in seconds, are dropped and listed; lower it if one utterance does not fit in memory",
@@ -174,12 +170,8 @@ class LangConfig:
         "output tokens: characters, BPE pieces or phones; phones need a lexicon, and a graph (HL, HLG) to decode words",
         choices=("char", "bpe", "phone"),
     )
-    bpe_vocab_size: int = opt(
-        500, "number of BPE tokens; used with lang.unit=bpe", min=8, max=100000
-    )
-    bpe_type: str = opt(
-        "unigram", "algorithm of sentencepiece; used with lang.unit=bpe", choices=("unigram", "bpe")
-    )
+    bpe_vocab_size: int = opt(500, "number of BPE tokens", min=8, max=100000)
+    bpe_type: str = opt("unigram", "sentencepiece algorithm", choices=("unigram", "bpe"))
     lexicon: str = opt(
         "",
         "pronunciation file, one 'word phone phone ...' a line; empty: CMUdict with lang.unit=phone",
@@ -200,11 +192,9 @@ class LangConfig:
 class LmConfig:
     """Word n-gram language model of the decoding graph."""
 
-    order: int = opt(
-        3, "order of the n-gram model in the decoding graph", min=1, max=9, shapes=("graph",)
-    )
+    order: int = opt(3, "n-gram order", min=1, max=9, shapes=("graph",))
     text: str = opt(
-        "", "more text to train the n-gram model, one sentence a line (.gz allowed)", path=()
+        "", "extra text for the n-gram model, one sentence a line (.gz allowed)", path=()
     )
     arpa: str = opt("", "ready-made ARPA file to use instead of training an n-gram model", path=())
     train_text: bool = opt(
@@ -212,14 +202,14 @@ class LmConfig:
     )
     prune: float = opt(
         0.0,
-        "entropy pruning threshold of the n-gram model; raise it if the graph is too large; 0: no pruning",
+        "entropy pruning; raise it if the graph is too large; 0: none",
         min=0.0,
         shapes=("graph",),
     )
     max_words: int = opt(200000, "size of the vocabulary; the most frequent words are kept", min=1)
     rescore_order: int = opt(
         0,
-        "order of the larger n-gram model for the rescoring methods; 0: none",
+        "order of the larger n-gram for rescoring; 0: none",
         min=0,
         max=9,
         shapes=("graph",),
@@ -230,9 +220,7 @@ class LmConfig:
 class GraphConfig:
     """Decoding graphs."""
 
-    kinds: list[str] = opt(
-        ["H", "HL", "HLG"], "decoding graphs to compile", choices=("H", "HL", "HLG")
-    )
+    kinds: list[str] = opt(["H", "HL", "HLG"], "graphs to compile", choices=("H", "HL", "HLG"))
     topology: str = opt(
         "standard",
         "CTC topology: standard, or the compact one with fewer arcs, for thousands of tokens",
@@ -267,26 +255,24 @@ class CommonModelConfig:
     subsampling_channels: int = opt(64, "channels of the convolutional front end", min=1, max=1024)
     ff_mult: float = opt(
         2.0,
-        "width of the feed-forward layer, as a multiple of model.dim; 0: none",
+        "feed-forward width over model.dim; 0: none",
         min=0.0,
         max=8.0,
     )
     bidirectional: bool = opt(True, "use past and future frames; such a model cannot stream")
     dropout: float = opt(
         0.1,
-        "dropout rate; raise it if the dev loss rises while the training loss falls",
+        "dropout rate; raise it against over-fitting",
         min=0.0,
         max=0.9,
     )
     stochastic_depth: float = opt(
         0.0,
-        "rate at which the last layer is skipped in training; lower for earlier layers, linearly",
+        "rate of skipping the last layer; falls linearly to 0 at the first",
         min=0.0,
         max=0.9,
     )
-    grad_checkpoint: bool = opt(
-        False, "recompute layers in the backward pass: less memory, more time"
-    )
+    grad_checkpoint: bool = opt(False, "recompute layers in the backward pass to save memory")
     normalize: str = opt(
         "global",
         "input normalisation: global uses mean and variance of the training split; utterance those of each utterance, and "
@@ -333,16 +319,12 @@ class ModelConfig(CommonModelConfig):
 class AugmentConfig:
     """Augmentation of training batches."""
 
-    spec_augment: bool = opt(
-        True, "mask parts of the features in time and frequency (Park et al. 2019)"
-    )
+    spec_augment: bool = opt(True, "mask time and frequency (Park et al. 2019)")
     time_masks: int = opt(2, "number of time masks for every 10 s, or part of it", min=0, max=100)
     time_mask_frames: int = opt(30, "longest time mask, in frames", min=0, max=1000)
     freq_masks: int = opt(2, "number of frequency masks", min=0, max=20)
     freq_mask_bins: int = opt(20, "widest frequency mask, in mel bins", min=0, max=256)
-    max_time_fraction: float = opt(
-        0.2, "largest share of an utterance that time masks may cover", min=0.0, max=1.0
-    )
+    max_time_fraction: float = opt(0.2, "largest share of an utterance to mask", min=0.0, max=1.0)
     rir_dir: str = opt(
         "",
         "directory of room impulse responses for training; empty: no rooms",
@@ -368,7 +350,7 @@ class TrainConfig:
     )
     num_buckets: int = opt(
         20,
-        "number of duration buckets from which batches are drawn; more buckets: less padding",
+        "duration buckets for batches; more: less padding",
         min=1,
         max=1000,
     )
@@ -390,16 +372,12 @@ class TrainConfig:
     )
     lr: float = opt(
         2e-3,
-        "peak learning rate; lower it if steps are skipped or the loss jumps",
+        "peak learning rate; lower it if the loss jumps",
         min=0.0,
         max=10.0,
     )
-    min_lr_ratio: float = opt(
-        0.02, "last learning rate, as a fraction of the peak", min=0.0, max=1.0
-    )
-    warmup_steps: int = opt(
-        200, "steps in which the learning rate rises linearly to its peak", min=0
-    )
+    min_lr_ratio: float = opt(0.02, "last learning rate over the peak", min=0.0, max=1.0)
+    warmup_steps: int = opt(200, "steps of linear warm-up", min=0)
     schedule: str = opt(
         "cosine",
         "course of the learning rate after the warm-up",
@@ -407,18 +385,16 @@ class TrainConfig:
     )
     decay_share: float = opt(
         0.2,
-        "with train.schedule=constant_decay: share of all steps, at the end, in which the rate falls",
+        "constant_decay: share of all steps, at the end, in which the rate falls",
         min=0,
         max=1,
     )
     eden_steps: float = opt(
         5000.0,
-        "with train.schedule=eden: number of steps after which the rate falls with their square root",
+        "eden: steps after which the rate falls with their square root",
         min=1,
     )
-    eden_epochs: float = opt(
-        6.0, "with train.schedule=eden: the same in epochs; both factors apply", min=0.01
-    )
+    eden_epochs: float = opt(6.0, "eden: the same in epochs; both factors apply", min=0.01)
     optimizer: str = opt(
         "adamw",
         "adamw8bit keeps the moments in 8 bits, for models that fill the GPU's memory; it is an extra (utils/setup.sh "
@@ -436,20 +412,16 @@ class TrainConfig:
     )
     ema: float = opt(
         0.0,
-        "decay of the running average of the weights, which validation uses; 0: none",
+        "decay of averaged weights, used for validation; 0: none",
         min=0.0,
         max=0.99999,
     )
-    average: int = opt(
-        1, "number of best epochs whose weights are averaged in averaged.pt", min=1, max=100
-    )
+    average: int = opt(1, "best epochs averaged into averaged.pt", min=1, max=100)
     checkpoint_every: int = opt(
         200, "steps between checkpoints; each epoch also ends with one", min=1, shapes=()
     )
     checkpoint_minutes: float = opt(10.0, "most minutes between checkpoints", min=0.01, shapes=())
-    keep_last: int = opt(
-        2, "number of older checkpoints to keep besides best and last", min=1, shapes=()
-    )
+    keep_last: int = opt(2, "checkpoints kept besides best and last", min=1, shapes=())
     validate_every: int = opt(1, "epochs between validations", min=1)
     patience: int = opt(
         0, "stop after this many validations without a lower error rate on dev; 0: never", min=0
@@ -457,7 +429,7 @@ class TrainConfig:
     log_every: int = opt(20, "steps between log lines", min=1, shapes=())
     num_workers: int = opt(
         -1,
-        "loader processes; -1: chosen by measurement. Lower it if host memory runs out",
+        "loader processes; -1: measured; lower it if memory runs out",
         min=-1,
         max=256,
         shapes=("plan",),
@@ -482,7 +454,7 @@ class TrainConfig:
     tensorboard: bool = opt(True, "write TensorBoard events", shapes=())
     wandb: str = opt(
         "off",
-        "log to Weights and Biases; it is an extra (utils/setup.sh --with-extras)",
+        "log to Weights and Biases (an extra)",
         choices=("off", "offline", "online"),
         shapes=(),
     )
@@ -583,9 +555,7 @@ class DecodeConfig:
     )
     beam: int = opt(8, "prefixes kept by prefix beam search", min=1, max=1000)
     nbest: int = opt(50, "paths in the list of the n-best methods", min=1, max=10000)
-    hot_words: list[str] = opt(
-        [], "phrases to favour, with prefix_beam, HL, HLG and the n-best methods"
-    )
+    hot_words: list[str] = opt([], "phrases to favour in prefix_beam, HL, HLG and n-best methods")
     hot_word_boost: float = opt(
         2.0, "log-probability added for each word (prefix_beam: token) of a hot phrase", min=0.0
     )
@@ -608,13 +578,11 @@ class Config:
 
     variant: str = opt(
         "default",
-        "name of the variant: its experiment directory and its row in the results table",
+        "name of the variant: its experiment directory and table row",
         **NAME,
         shapes=(),
     )
-    seed: int = opt(
-        42, "random seed; every epoch, worker and process derives its own from it", min=0
-    )
+    seed: int = opt(42, "the only seed; every epoch, worker and process derives its own", min=0)
     overrides: list[str] = opt(
         [],
         "what --set changed, key=value; run.sh fills this in for the results table",
