@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lmu_asr.config import CommonModelConfig, Config, ModelConfig, attribute, options, schema
 from lmu_asr.errors import ConfigError
 from lmu_asr.files import atomic_write_text
-from lmu_asr.old_options import RENAMED, new_keys, renamed, say_renamed
+from lmu_asr.old_options import new_keys, renamed, say_renamed
 from lmu_asr.options import Option
 from lmu_asr.registry import REGISTRIES, Registry
 from lmu_asr.yaml_files import dump_yaml, parse_yaml, read_yaml
@@ -142,20 +142,18 @@ def _today(override: str, chosen: Mapping[str, str]) -> str:
         ConfigError: the option is one of an encoder or head that is not chosen.
     """
     key, sep, text = override.partition("=")
-    new = new_keys(key)
-    if key in RENAMED:
-        fits = new_keys(key, chosen.values())
-        say_renamed(f"--set {key}", (key,))
-        override = (fits or new)[0] + sep + text
+    new = (new_keys(key, chosen.values()) or new_keys(key))[0]
+    section, _, name = new.rpartition(".")[0].partition(".")
     for registry in REGISTRIES:
-        name = (override.partition("=")[0] + "..").split(".")[1]
-        known = name in registry.names() and override.startswith("model.")
-        if known and name != chosen[registry.key]:
+        own = chosen[registry.key]
+        if section == "model" and name in registry.names() and name != own:
             raise ConfigError(
-                f"--set {key}{sep}{text}: an option of model.{registry.key}={name}, but "
-                f"{chosen[registry.key]} is chosen: leave it out, or set model.{registry.key}={name}"
+                f"--set {override}: an option of model.{registry.key}={name}, but {own} is chosen: "
+                f"leave it out, or set model.{registry.key}={name}"
             )
-    return override
+    if new != key:
+        say_renamed("--set", key, (new,))
+    return new + sep + text
 
 
 @functools.cache

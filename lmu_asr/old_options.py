@@ -73,7 +73,7 @@ def renamed(values: Mapping[str, Any], source: str) -> dict[str, Any]:
             _put(model, new, value, f"{source}: {key}")
     if isinstance(out.get("overrides"), list):
         out["overrides"] = [_renamed_override(item, chosen) for item in out["overrides"]]
-    say_renamed(source, tuple(old))
+    say_renamed(source, old[0], new_keys(old[0], chosen), len(old) - 1)
     return out
 
 
@@ -106,11 +106,12 @@ def _chosen(model: Mapping[str, Any]) -> list[str]:
 
 
 @functools.cache
-def say_renamed(source: str, keys: tuple[str, ...]) -> None:
-    """Say once which old names a file or ``--set`` has."""
-    first = f"{keys[0]} is now {' or '.join(RENAMED[keys[0]])}"
-    more = f", and {len(keys) - 1} more" if len(keys) > 1 else ""
-    logging.warning("%s: old names of options: %s%s; docs/options.md has all", source, first, more)
+def say_renamed(source: str, old: str, new: tuple[str, ...], others: int = 0) -> None:
+    """Say once that a file or ``--set`` has an old name; ``others`` counts further ones."""
+    now = f"is now {' or '.join(new)}" if new else "is not used by its encoder"
+    more = f", and {others} more have other names" if others else ""
+    # a logger of its own prints the bare line where no program has set logging up
+    logging.getLogger(__name__).warning("%s: %s %s%s (docs/options.md)", source, old, now, more)
 
 
 def renamed_flat(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -177,10 +177,12 @@ def plan_keys(
     config: Config, machine: Machine, model: dict[str, Any], speech: Speech, processes: int
 ) -> dict[str, str]:
     """Fingerprints of everything that a plan depends on."""
+    options = shaping(config, "train", "plan")
+    of_model = {key: options.pop(key) for key in list(options) if key.startswith("model.")}
     parts: dict[str, Any] = {
         "hardware": machine.to_json(),
-        "model": model,
+        "model": [model, of_model],
         "data": speech.to_json(),
-        "options": [processes, config.graph.fsa, shaping(config, "train", "plan")],
+        "options": [processes, config.graph.fsa, options],
     }
     return {name: fingerprint(part) for name, part in parts.items()}
