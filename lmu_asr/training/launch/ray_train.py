@@ -152,6 +152,7 @@ def _work(job: dict[str, Any]) -> None:
     root = logging.getLogger()
     for handler in list(root.handlers):  # Ray's own; the module sets up its logging as elsewhere
         root.removeHandler(handler)
+    # Ray starts its workers in directories of their own
     os.chdir(job["directory"])
     os.environ.update(job["environment"])
     if not job["gpus"]:

@@ -67,6 +67,7 @@ class StopRequest:
         if (
             threading.current_thread() is threading.main_thread()
         ):  # else a launcher owns the signals
+            # what is ignored (nohup) stays ignored
             wanted = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
             before = {number: signal.signal(number, self._take) for number in wanted}
         StopRequest.listeners += 1
@@ -106,4 +107,5 @@ def _leave_unless_heard() -> None:
     if not StopRequest.listeners:
         mark_stopped()
         discard_temporaries()
+        # in a thread, where sys.exit would end the thread alone
         os._exit(0)

@@ -92,6 +92,7 @@ def start(launch: Launch) -> int:
     commands = {"torchrun": torchrun_command, "accelerate": accelerate_command}
     make = commands.get(launch.launcher, lambda launch: [sys.executable, *launch.module_command])
     command = make(launch)
+    # exec drops what Python has buffered
     sys.stdout.flush()
     os.execv(command[0], command)
 

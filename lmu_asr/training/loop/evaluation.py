@@ -61,6 +61,7 @@ def evaluate(
             for batch in own or (batches_of_round[:1] if together else []):
                 part = _Part(batch.features, batch.feature_lens, batch.texts)
                 found = _evaluate_part(model, part, lang, world.device, precision, together)
+                # times 0 and not left out, so that a repeated batch adds nothing to a total
                 sums += found if own else 0.0 * found
             heartbeat()
     finally:
@@ -75,6 +76,7 @@ def evaluate(
 
 def _rounds(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
     """Batches with utterances, ``size`` at a time."""
+    # every process sees the same batches, so all drop the same ones and stay in step
     filled = (batch for batch in batches if batch.ids)
     while found := list(itertools.islice(filled, size)):
         yield found
@@ -113,6 +115,7 @@ def _evaluate_part(
         if not is_out_of_memory(error):
             raise
         reason = str(error)
+    # outside the except block, whose traceback would keep the tensors of the failed pass
     if len(part.texts) == 1 or together:
         raise TrainingError(
             f"validation: memory does not hold {len(part.texts)} utterance(s) of {part.features.shape[1]} frames "

@@ -89,6 +89,7 @@ def with_lr_scales(
             scales.setdefault(id(parameters[name]), factor)
     parts = []
     for group in groups:
+        # torch keeps one learning rate a group, so a group is split by factor
         by_scale: dict[float, list[Any]] = {}
         for parameter in group["params"]:
             by_scale.setdefault(scales.get(id(parameter), 1.0), []).append(parameter)
@@ -101,6 +102,7 @@ def _parse_rule(rule: str) -> tuple[str, float]:
     try:
         scale = float(factor)
     except ValueError:
+        # fails the check below, so that both faults get one message
         scale = -1.0
     if not pattern or not 0.0 <= scale < float("inf"):
         raise ConfigError(
@@ -113,6 +115,7 @@ def _fitting(model: nn.Module, pattern: str, option: str) -> list[str]:
     names = [name for name, _ in model.named_parameters()]
     found = fnmatch.filter(names, pattern)
     if not found:
+        # cutoff 0: a name is found however far it is, so the message always shows one
         near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
         raise ConfigError(
             f"{option}: {pattern!r} fits no parameter; there is, for one, {near[0]} (* fits anything)"

@@ -63,9 +63,11 @@ def average_epochs(
         TrainingError: no weights of any epoch are left.
     """
     found, used = [], []
+    # with count 1 best.pt is that epoch already
     for record in best_epochs(epochs, count) if count > 1 else []:
         try:
             found.append(load_weights(store.directory / _epoch_name(record.epoch)))
+            # counted from 1 wherever a person reads them
             used.append(record.epoch + 1)
         except CheckpointError as error:
             logging.warning("%s; averaging goes on without it", error)
@@ -142,4 +144,5 @@ def _epoch_name(epoch: int) -> str:
 
 
 def _finite(value: float) -> float | None:
+    # JSON has neither NaN nor infinity
     return value if math.isfinite(value) else None

@@ -94,6 +94,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         DocumentError: another line is no row.
     """
+    # bytes, since a kill may have cut the last line inside a character
     lines = Path(path).read_bytes().split(b"\n")
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):
@@ -104,6 +105,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
             if not isinstance(row, dict) or "kind" not in row:
                 raise DocumentError(f"{path}:{number}: want a row with 'kind', 'step', 'epoch'")
         except DocumentError as error:
+            # whole lines end in a newline, so only a cut one can be the last piece
             if number < len(lines):
                 raise
             logging.warning("%s: the last line is cut, it is left out", error)
@@ -119,6 +121,7 @@ def plot_training(
 
     ``unit``: what the error rate counts.
     """
+    # here, since the import takes long and only rank 0 draws
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 6.0), layout="constrained")

@@ -52,6 +52,7 @@ class Stopwatch:
             start = time.monotonic()
             try:
                 item = next(iterator)
+            # leaving a generator, StopIteration would become a RuntimeError (PEP 479)
             except StopIteration:
                 return
             self._waited += time.monotonic() - start
@@ -166,6 +167,7 @@ def memory_mib(device: torch.device) -> float:
 
 def host_memory() -> tuple[int, int]:
     """Bytes of host memory, whole and available: of the machine, or of this control group if less."""
+    # no limit, where neither file can be read
     limits = [(2**62, 2**62)]
     with contextlib.suppress(OSError, ValueError, KeyError):
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -173,8 +175,10 @@ def host_memory() -> tuple[int, int]:
         limits.append((kib["MemTotal"] * 1024, kib["MemAvailable"] * 1024))
     group = Path("/sys/fs/cgroup")
     with contextlib.suppress(OSError, ValueError, KeyError):
+        # "max" is no number: the group then sets no limit
         whole = int((group / "memory.max").read_text())
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        # the kernel drops inactive file pages before it runs out, so they count as free
         used = int((group / "memory.current").read_text()) - int(stat["inactive_file"])
         limits.append((whole, max(0, whole - used)))
     return min(whole for whole, _ in limits), min(left for _, left in limits)

@@ -66,6 +66,7 @@ def learning_rate(
     - ``eden``: ``(1 + (step / eden_steps)^2)^-1/4 (1 + (epoch / eden_epochs)^2)^-1/4`` (Yao et al.
       2023, Zipformer), during the warm-up too, epochs counted in fractions.
     """
+    # a run shorter than its warm-up still reaches the peak, one step before its end
     warmup = min(config.warmup_steps, max(total_steps - 1, 0))
     warm = config.lr * step / warmup if step <= warmup else config.lr
     floor = config.lr * config.min_lr_ratio
@@ -113,11 +114,13 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> N
 @contextlib.contextmanager
 def swapped_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
     """Put other weights into ``model`` for the time of the block."""
+    # cloned, since state_dict gives the live tensors, which loading overwrites
     own = {name: value.detach().clone() for name, value in model.state_dict().items()}
     model.load_state_dict(parts(weights, own))
     try:
         yield
     finally:
+        # a stop during validation saves the model next, which must be its own weights then
         model.load_state_dict(own)
 
 
@@ -140,6 +143,7 @@ class RunningAverage:
             if average.is_floating_point():
                 average.lerp_(value.to(average.dtype), 1.0 - decay)
             else:
+                # whole numbers, such as the batch count of batch normalisation, have no average
                 average.copy_(value)
 
 
@@ -199,6 +203,7 @@ class FlatGradients:
 
     def finish(self, divisor: float, clip_norm: float) -> float:
         """Divide by ``divisor``, clip to ``clip_norm`` (0: never) and return the norm before clipping."""
+        # the norm of the mean: clip_norm means the same for any loss scale and number of frames
         norm = float(torch.linalg.vector_norm(self.gradients)) / divisor
         factor = 1.0 / divisor
         if clip_norm > 0 and norm > clip_norm:

@@ -71,6 +71,7 @@ def _product_seconds(x: torch.Tensor) -> float:
     start = time.perf_counter()
     y = x @ x
     if y.is_cuda:
+        # kernels run asynchronously: without this only the launch is timed
         torch.cuda.synchronize(y.device)
     return max(time.perf_counter() - start, 1e-9)
 

@@ -31,13 +31,16 @@ def prepare_process(config: Config, world: World) -> None:
         os.environ.setdefault(cache, str(KERNELS_KEPT))  # both are read at the first product
     torch.set_flush_denormal(True)  # long memories decay into numbers that slow a CPU many times
     if config.train.deterministic:
+        # cuBLAS is deterministic only with a workspace of fixed size
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        # warn only: the backward pass of ctc_loss has no deterministic form on a GPU
         torch.use_deterministic_algorithms(True, warn_only=True)
         _keep_empty_memory_empty()
     elif world.device.type == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
+    # without the rank: every process draws the same weights, so none need be sent
     seed_everything(config.seed, "model")
 
 

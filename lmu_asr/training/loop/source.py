@@ -47,6 +47,7 @@ class HeadFilter:
 
     def __init__(self, model: SpeechModel, lang: Lang) -> None:
         self.head, self.lang = model.head, lang
+        # a corpus has few distinct lengths and many cuts, and each call makes a tensor
         self._frames = functools.lru_cache(maxsize=None)(
             lambda frames: int(model.output_lens(torch.tensor([frames])))
         )
@@ -98,6 +99,7 @@ class LoaderSource:
         self.record = record if world.is_main else None
         self.train_path = data_dir / f"{config.corpus.train}_cuts.jsonl.gz"
         self.dev_path = data_dir / f"{config.corpus.dev}_cuts.jsonl.gz"
+        # shards hold the training cuts themselves, so their manifest may be absent
         for path in (self.dev_path,) if config.train.shar else (self.train_path, self.dev_path):
             if not path.is_file():
                 raise DataError(f"{path}: no such manifest; run stage 1 (features) first")
@@ -162,6 +164,7 @@ class LoaderSource:
     def train_batches(self, epoch: int, start_batch: int) -> Iterator[TrainBatch]:
         """Yield this process's share of each global batch of the epoch from ``start_batch`` on."""
         loader = self._loader(epoch, start_batch)
+        # a thread masks and spells the next batches while the device computes this one
         yield from read_ahead(self._prepare(batch, epoch) for batch in loader)
 
     def dev_batches(self) -> Iterable[Batch]:
@@ -185,9 +188,11 @@ class LoaderSource:
         return loader
 
     def _prepare(self, batch: Batch, epoch: int) -> TrainBatch:
+        # the view is part of the seed, so that two views of an utterance are masked differently
         seeds = [(self.config.seed, "augment", epoch, view) for view in range(self.head.views)]
         views = [augment(batch, self.config.augment, seed) for seed in seeds]
         if self.world.device.type == "cuda":
+            # pinned, so that the copy to the GPU does not make the CPU wait
             views = [view.pin_memory() for view in views]
         targets = [self.head.targets(text, self.lang) for text in batch.texts]
         return TrainBatch(

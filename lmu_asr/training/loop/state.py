@@ -148,6 +148,7 @@ def shaping_options(config: Config) -> dict[str, Any]:
 
 def derive_seed(*parts: Any) -> int:
     """A 63-bit seed from any JSON values: the same parts, the same seed, on every machine."""
+    # not hash(), which differs between processes for texts
     digest = hashlib.sha256(json.dumps(parts).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
@@ -156,6 +157,7 @@ def seed_everything(*parts: Any) -> None:
     """Seed torch, NumPy and Python from ``parts``."""
     seed = derive_seed(*parts)
     torch.manual_seed(seed)
+    # NumPy's legacy generator takes 32 bits
     np.random.seed(seed % 2**32)
     random.seed(seed)
 
@@ -166,6 +168,7 @@ def random_states(device: torch.device) -> dict[str, Any]:
     version, internal, gauss = random.getstate()
     states: dict[str, Any] = {
         "torch": torch.get_rng_state(),
+        # int64, since torch's support of NumPy's uint32 is recent and partial
         "numpy_keys": torch.from_numpy(np.asarray(keys).astype(np.int64)),
         "python_keys": torch.tensor(internal, dtype=torch.int64),
         "rest": json.dumps([name, *rest, version, gauss]),

@@ -147,8 +147,10 @@ class GradientStep:
             stop=stop,
         )
         values = [float(getattr(host, f.name)) for f in fields(host)]
+        # added, since the passes have put frames, losses and bad utterances there already
         self.flat.extra.add_(torch.tensor(values).to(self.flat.extra.device))
         self.world.all_reduce(self.flat.buffer)
+        # one copy for all counts, which makes the CPU wait for the device once
         return StepSums(*self.flat.extra.tolist())
 
     def probe(self, batch: TrainBatch) -> None:
@@ -157,6 +159,7 @@ class GradientStep:
         Raises:
             MemoryError: it does not fit.
         """
+        # the plan's own limits would split what is to be measured whole
         limits, self.limits = self.limits, ()
         problem = self._try([batch], None, 1.0)
         self.limits, self.losses = limits, []
@@ -190,6 +193,7 @@ class GradientStep:
                 )
                 self.flat.zero()
                 return failures, True
+            # a single utterance cannot be split, so half of the largest chunk that can
             limit = max(part.padded_frames for part in parts if len(part.ids) > 1) // 2
             logging.warning(
                 "rank %d: out of memory in a step of %d utterances; the same batch again in chunks "
@@ -250,9 +254,12 @@ class GradientStep:
         with torch.autocast(device.type, self.precision, enabled=self.precision is not None):
             targets = Targets(part.targets, part.texts)
             losses, _, out_lens = self.model(features, lens.to(device, non_blocking=True), targets)
+        # a sum: the frames of the whole global batch divide it, which only all processes know
         self._differentiate(losses.sum() * scale)
+        # else the list would keep the graph of every chunk alive
         losses = losses.detach()
         self.losses.append((part.ids, losses))
+        # counts stay on the device, so that no copy makes the CPU wait; frames of one view
         self.flat.extra[FRAMES] += out_lens[: len(part.ids)].sum()
         self.flat.extra[LOSS] += losses.sum()
         self.flat.extra[BAD] += (~torch.isfinite(losses)).sum()
@@ -264,6 +271,7 @@ class GradientStep:
         self.losses = []
         gc.collect()
         if self.world.device.type == "cuda":
+            # the retry needs blocks of other sizes than those that the allocator keeps
             torch.cuda.empty_cache()
 
 
@@ -279,6 +287,7 @@ OUT_OF_MEMORY = (
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of torch or Python means that memory ran out, on a GPU or a CPU."""
+    # on a CPU torch and oneDNN raise a plain RuntimeError, so the words must tell
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     return any(phrase in str(error).lower() for phrase in OUT_OF_MEMORY)

@@ -133,6 +133,7 @@ class Trainer:
         """
         with ExitStack() as stack:
             if self.world.is_main:
+                # entered first, so left last: the lock outlives the store's last write
                 stack.enter_context(sole_run(self.exp_dir))
             self._run(stack)
 
@@ -140,6 +141,7 @@ class Trainer:
         rows = self._restore()
         if self.state.finished:
             log_main(self.world, "%s: training has finished already", self.exp_dir)
+            # a kill between the last checkpoint and the summary left it out
             if self.world.is_main and not (self.exp_dir / "training.json").is_file():
                 write_summary(self.exp_dir, self.config, self.model, self.state, rows, self.world)
             self.store.wait()
@@ -157,6 +159,7 @@ class Trainer:
             self._leave()
 
     def _train(self) -> None:
+        # of the first epoch and kept in checkpoints, so that a resumed schedule stays what it was
         if not self.state.steps_per_epoch:
             count = self.source.count_batches(self.state.epoch)
             self.state.steps_per_epoch = max(1, -(-count // self.options.accumulate))
@@ -190,6 +193,7 @@ class Trainer:
         best = False
         if last or (state.epoch + 1) % self.options.validate_every == 0:
             best = self._note_validation(self._validate())
+        # only now: a run stopped during validation validates again when it goes on
         state.epoch, state.batch = state.epoch + 1, 0
         self._tick()
         log_main(self.world, "epoch %d: %.1f s", state.epoch, state.epoch_seconds)
@@ -199,10 +203,12 @@ class Trainer:
     def _step(self, group: list[TrainBatch]) -> StepSums:
         """One optimiser step."""
         state = self.state
+        # skipped steps count too, so that no step's random numbers are drawn twice
         state.step += 1
         set_learning_rate(self.optimizer, self._learning_rate())
         self.head.begin_step(state.step)
         sums = self.gradients.run(group, self.scale.scale, self._is_save_due(), self.stop.asked)
+        # every process hears it in the same sum, so all leave and none waits for the others
         if sums.hopeless:
             raise TrainingError(
                 f"step {state.step}: memory does not hold one utterance at a time: lower "
@@ -210,6 +216,7 @@ class Trainer:
             )
         divisor = self.scale.scale * max(sums.frames, 1.0)
         norm = self.gradients.flat.finish(divisor, self.options.clip_norm)
+        # the sums are the same in every process, so all update or none does
         if sums.bad == 0 and math.isfinite(norm) and sums.frames > 0:
             self.optimizer.step()
             state.updates += 1
@@ -219,6 +226,7 @@ class Trainer:
             self._account(sums, norm)
         else:
             self._skip(sums, norm)
+        # an undefined loss is the data's fault: a smaller loss scale would not cure it
         self.scale.update(overflow=sums.bad == 0 and not math.isfinite(norm))
         state.batch += len(group)
         return sums
@@ -268,6 +276,7 @@ class Trainer:
             self.metrics.add("memory", state.step, state.epoch + 1, retries=sums.out_of_memory)
         if state.step % self.options.log_every == 0:
             self._log()
+        # after a whole step, so that what is saved is a point of the undisturbed run too
         if sums.stop:
             raise StopAskedError
         if sums.save or state.step % self.options.checkpoint_every == 0:
@@ -324,6 +333,7 @@ class Trainer:
         log_main(self.world, "%s", line)
         if self.options.average > 1:
             weights = self.average.weights if self.average else self.model.state_dict()
+            # a collective where weights are sharded, so every process calls it
             weights = whole(weights, self.world.is_main)
         if self.world.is_main and self.options.average > 1:
             keep_epoch(self.store, weights, state.epochs, self.options.average)
@@ -358,6 +368,7 @@ class Trainer:
         if self.world.is_main:
             self.store.clean()
             found = self.store.latest_good()
+        # rank 0 reads for all: none may take another checkpoint than the rest
         checkpoint: Checkpoint | None = self.world.broadcast(found)
         if checkpoint is None:
             return []
@@ -433,6 +444,7 @@ class Trainer:
             return False
         since = time.monotonic() - self._saved_at
         whole, left = host_memory()
+        # 30 s, so that a host short of memory does not save at every step
         if since > 30.0 and left < LOW_MEMORY * whole:
             logging.warning("host memory is nearly used up: saving now; lower train.num_workers")
             return True
@@ -456,6 +468,7 @@ class Trainer:
         state = self.state
         if state.epoch >= self.options.epochs:
             return True
+        # with batches taken, the end of the epoch (validation, saving) is still to come
         if state.batch == 0 and self._is_out_of_steps():
             return True
         if 0 < self.options.patience <= state.bad_validations:

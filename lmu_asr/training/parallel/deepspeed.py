@@ -94,6 +94,7 @@ class ZeroOptimizer:
 
     def __init__(self, engine: Any, groups: list[dict[str, Any]]) -> None:
         self.engine, self.param_groups = engine, groups
+        # DeepSpeed joins the parameters of a group into one vector, this process's part of it
         self.flat = [group["params"][0] for group in engine.optimizer.param_groups]
 
     @property
@@ -104,6 +105,7 @@ class ZeroOptimizer:
     def step(self) -> None:
         """Update this process's parts and send them to the others."""
         for ours, own in zip(self.engine.optimizer.param_groups, self.param_groups, strict=True):
+            # DeepSpeed has groups of its own; the trainer sets the rates of ours
             ours["lr"] = own["lr"]
         self.engine.step()
 
@@ -157,10 +159,12 @@ class ZeroOptimizer:
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
         for parameter in parameters:
+            # DeepSpeed updates its own float32 copies, made before the checkpoint was read
             safe_set_full_fp32_param(parameter, parameter.detach())
         flat, first = self.flat[place], states[0]
         if first is None:  # saved before the first update
             return
+        # the optimiser makes its states at the first update, which is still to come
         zeros = {name: torch.zeros_like(flat) for name in MOMENTS}
         self.state[flat] = {"step": first["step"].clone().to(flat.device), **zeros}
         self._link(flat, parameters)
@@ -209,6 +213,7 @@ class ZeroStep(ShardedStep):
         self.engine.set_gradient_accumulation_boundary(self.left == 0)
 
     def _differentiate(self, loss: Tensor) -> None:
+        # the trainer divides by the frames of the step, DeepSpeed must not divide as well
         self.engine.backward(loss, scale_wrt_gas=False)
 
 

@@ -45,6 +45,7 @@ def shard(model: nn.Module, world: World) -> nn.Module:
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(world.device.type, (world.world_size,))
+    # inner modules first: the outer call takes the parameters that none of them has
     for layer in blocks(model):
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
@@ -90,6 +91,7 @@ class ShardedGradients(FlatGradients):
         """
         divisor /= self.world.world_size
         own = self.parts()
+        # float64, since the square of a large norm is infinite in float32
         square = torch.zeros((), dtype=torch.float64, device=self.world.device)
         for gradient in own:
             square += torch.linalg.vector_norm(gradient).double().square()

@@ -45,6 +45,7 @@ def joined_world(prefer_gpu: bool = True, minutes: float = 5.0) -> Iterator[Worl
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
     if "TORCHELASTIC_RUN_ID" in os.environ:
+        # an agent of torchrun that is killed leaves its processes behind
         die_with_parent()
     own = world.world_size > 1 and not dist.is_initialized()
     if own:
@@ -65,6 +66,7 @@ def _join(world: World, patience: timedelta) -> None:
         own = dist.PrefixStore(f"attempt-{attempt}", store)
         set_timeout = getattr(dist.distributed_c10d, "_set_pg_timeout", None)  # from torch 2.1
         backend = "nccl" if world.device.type == "cuda" else "gloo"
+        # short while the group is made, where only a dead process is late
         first = patience if set_timeout else COLLECTIVE
         dist.init_process_group(backend, None, first, world.world_size, world.rank, own)
         if set_timeout:
@@ -102,6 +104,7 @@ def _meet(world: World, store: dist.Store, attempt: int, patience: timedelta) ->
     minutes = patience.total_seconds() / 60 * (2 if attempt else 1)
     deadline = time.monotonic() + 60 * minutes
     while count < world.world_size:
+        # adding 0 reads a counter at once, where get would wait for it to exist
         if store.add(f"count-{attempt + 1}", 0):
             raise TrainingError(
                 f"rank {world.rank}: another process has died and was started again before all had joined"
