@@ -243,7 +243,10 @@ class CheckpointStore:
             except CheckpointError as error:
                 logging.warning("%s; falling back to the one before", error)
         if paths:
-            logging.warning("%s: no whole checkpoint is left: from the start", self.directory)
+            logging.warning(
+                "%s: no undamaged checkpoint is left: training starts from the beginning",
+                self.directory,
+            )
         return None
 
     def save(

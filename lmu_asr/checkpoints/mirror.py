@@ -82,7 +82,7 @@ class MirroredStore(CheckpointStore):
             place.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, place)
         shutil.rmtree(staging)
-        logging.info("%s: %d files came from %s", self.directory, count, self.url)
+        logging.info("%s: %d files copied from %s", self.directory, count, self.url)
 
     def wait(self) -> bool:
         """Wait for the disk and for the mirror.

@@ -106,7 +106,7 @@ def fetch_and_unpack(
     for archive in archives:
         mark = target / ".unpacked" / f"{archive.name}.json"
         if _content(mark) == {"digest": archive.digest}:
-            logging.info("%s: there already", archive.name)
+            logging.info("%s: already downloaded", archive.name)
             continue
         own = Path(download_dir) / archive.name if download_dir else None
         if own is not None and own.is_file():
@@ -174,7 +174,9 @@ def _download_from(url: str, path: Path, digest: str) -> None:
         restarts += 1
         if restarts > 1 or before == 0:
             raise RefusedError(f"its checksum is {found}, {digest} is wanted")
-        logging.warning("%s: wrong checksum after resuming; from the start again", url)
+        logging.warning(
+            "%s: wrong checksum after resuming; downloading it again from the start", url
+        )
 
 
 def _append(url: str, part: Path) -> None:

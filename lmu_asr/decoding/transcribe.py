@@ -205,7 +205,7 @@ def _choose_scales(
         axes = scale_axes(method, decode)
         scales = Scales(**{name: values[0] for name, values in axes.items()})
         logging.warning(
-            "%s has no scales of %s (stage 5 tunes them): takes the least of the lists: %s",
+            "%s has no scales of %s (run stage 5 to tune them): using the smallest of each list: %s",
             path,
             method,
             describe_scales(method, scales),

@@ -74,7 +74,10 @@ class K2Engine:
         """Loss of the utterances ``keep``, zero for the others; k2 wants them longest first."""
         losses = log_probs.new_zeros(len(lens))
         if len(keep) < len(lens):
-            logging.warning("%d utterances without a CTC path", len(lens) - len(keep))
+            logging.warning(
+                "%d utterances have too few frames for their tokens: no CTC path, loss 0",
+                len(lens) - len(keep),
+            )
         if graphs is not None:
             order = torch.argsort(lens.cpu()[keep], descending=True, stable=True)
             dense = _dense(log_probs, lens, keep[order])
@@ -242,7 +245,9 @@ def _lattices(
     except (MemoryError, RuntimeError) as error:
         if not is_memory_error(error):
             raise
-    logging.warning("search of %d utterances ran out of memory: in halves", len(inputs))
+    logging.warning(
+        "search of %d utterances ran out of memory: trying again in halves", len(inputs)
+    )
     half = len(inputs) // 2
     parts = (inputs[:half], inputs[half:])
     return [one for p in parts for one in _lattices(fsa, p, device, attempt, options, best)]

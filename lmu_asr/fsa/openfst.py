@@ -62,7 +62,10 @@ class OpenFstEngine:
         keep = torch.nonzero(feasible(lens, targets)).squeeze(1)
         losses = log_probs.new_zeros(len(targets))
         if len(keep) < len(targets):
-            logging.warning("%d utterances without a CTC path", len(targets) - len(keep))
+            logging.warning(
+                "%d utterances have too few frames for their tokens: no CTC path, loss 0",
+                len(targets) - len(keep),
+            )
         if len(keep):
             kept = [targets[i] for i in keep.tolist()]
             flat = torch.tensor([token for target in kept for token in target], dtype=torch.int64)

@@ -63,7 +63,7 @@ class UserModel:
         if len(words) < len(new):
             no_words = [symbol for symbol in new if not is_word(symbol)]
             log.info(
-                "%s: %d symbols are no words and are left out: %s",
+                "%s: %d symbols are not words and are left out: %s",
                 self.path,
                 len(no_words),
                 _some(no_words),
@@ -113,8 +113,8 @@ def _in_the_case_of_text(
             continue
         changed = _changed(path, model, lines, change, f"in {name} case, as in the training text")
         log.warning(
-            "%s: no word of the training text that has upper and lower case is in the model as "
-            "written; its words are taken in %s case, in which some are",
+            "%s: the model has no word of the training text as it is written, but some in %s case: "
+            "all words of the model are changed to that case",
             path,
             name,
         )

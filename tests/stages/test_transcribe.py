@@ -260,7 +260,7 @@ def test_scales_of_stage_5_or_a_word_that_there_are_none(
     experiment = Experiment(tmp_path)
     assert experiment.transcribe() == 0
     assert "has no scales of HLG" in caplog.text
-    assert "least of the lists: acoustic_scale 1, lm_scale 0.2" in caplog.text
+    assert "smallest of each list: acoustic_scale 1, lm_scale 0.2" in caplog.text
     experiment.decode(replace(CONFIG, decode=replace(CONFIG.decode, lm_scales=[0.35])))
     caplog.clear()
     assert experiment.transcribe() == 0

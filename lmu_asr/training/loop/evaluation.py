@@ -123,7 +123,9 @@ def _evaluate_part(
             + (" or train.max_duration" if together else "")
         )
     gc.collect()
-    logging.warning("out of memory in validation with %d utterances: in halves", len(part.texts))
+    logging.warning(
+        "out of memory in validation with %d utterances: trying again in halves", len(part.texts)
+    )
     return sum(
         (_evaluate_part(model, p, lang, device, precision) for p in part.halves()),
         torch.zeros(5, dtype=torch.float64),

@@ -41,7 +41,10 @@ def start_from(model: nn.Module, source: str, tokens: str = "") -> None:
         weights.update({name: own[name] for name in head})
         before, now = sizes[(other or head)[0]]
         logging.warning(
-            "%s: has other tokens (%d, here %d): the output layer starts anew", source, before, now
+            "%s has other tokens (%d, here %d): the output layer starts from random weights",
+            source,
+            before,
+            now,
         )
     load_weights(model, weights, source)
     logging.info("weights start from %s", source)

@@ -70,7 +70,7 @@ def average_epochs(
             # counted from 1 wherever a person reads them
             used.append(record.epoch + 1)
         except CheckpointError as error:
-            logging.warning("%s; averaging goes on without it", error)
+            logging.warning("%s; averaging without it", error)
     if not found:
         try:
             found.append(load_weights(store.directory / "best.pt"))

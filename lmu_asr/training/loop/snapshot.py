@@ -72,7 +72,7 @@ def restore_rank(checkpoint: Checkpoint, world: World) -> int | None:
     if before != world.world_size:
         log_main(
             world,
-            "%s processes in place of %s: global batches stay the same, dropout differs",
+            "%s processes instead of %s: global batches stay the same, dropout differs",
             world.world_size,
             before,
         )

@@ -57,7 +57,7 @@ def is_for_several(config: Config, world: World) -> bool:
     if name == "ddp":
         return False
     if world.world_size == 1:
-        logging.warning("train.strategy=%s with one process: nothing to shard, as ddp", name)
+        logging.warning("train.strategy=%s has no effect with one process: same as ddp", name)
         return False
     if optimizer != "adamw":
         raise TrainingError(

@@ -51,7 +51,10 @@ def test_other_tokens_get_a_new_output_layer(
     start_from(new, saved(tmp_path / "a.pt", old), tokens)
     wanted = old.state_dict() | head
     assert head and all(torch.equal(wanted[n], value) for n, value in new.state_dict().items())
-    assert f"has other tokens (5, here {vocab_size}): the output layer starts anew" in caplog.text
+    assert (
+        f"has other tokens (5, here {vocab_size}): the output layer starts from random weights"
+        in caplog.text
+    )
 
 
 def test_another_encoder_is_refused(tmp_path: Path) -> None:
