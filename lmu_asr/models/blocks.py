@@ -38,6 +38,7 @@ class Block(nn.Module):
         inner, waiting = state
         y, inner = self.mixer.step(self.mixer_norm(x), inner)
         if self.mixer.lookahead:
+            # the mixer answers late, so the residual waits until the same frames come out of it
             x = torch.cat([waiting, x], dim=1)
             x, waiting = x[:, : y.shape[1]], x[:, y.shape[1] :]
         return self._feed_forward(x + y), (inner, waiting)
@@ -45,6 +46,7 @@ class Block(nn.Module):
     def flush(self, state: State) -> Tensor:
         """Return the frames (N, t, D) that wait for the end of the stream."""
         inner, waiting = state
+        # a mixer without look-ahead has no flush, and nothing waits here
         if waiting.shape[1] == 0:
             return waiting
         return self._feed_forward(waiting + self.mixer.flush(inner))

@@ -68,6 +68,7 @@ class TransformerLayer(nn.Module):
     def forward(self, x: Tensor, lens: Tensor | None) -> Tensor:
         """Map x (N, T, D) to (N, T, D); frames past ``lens`` (N,) are not attended to."""
         T = x.shape[1]
+        # a row with nothing to attend to would be NaN, so one frame always stays
         padding = None if lens is None else ~length_mask(lens.clamp(min=1), T)
         later = None
         if self.causal:

@@ -76,6 +76,7 @@ class CtcHead(Head):
 
     def begin_step(self, step: int) -> None:
         """Anneal the alignments over the first ``model.ctc.anneal_steps`` steps."""
+        # 1 from step anneal_steps + 1 on, where the annealed loss gives way to the plain one
         self.power = min(1.0, step / (self.anneal_steps + 1))
 
     def refusal(self, target: Sequence[int], frames: int) -> str | None:
@@ -95,6 +96,7 @@ class CtcHead(Head):
         with torch.autocast(outputs.device.type, enabled=False):
             if self.training:
                 return self.rule(outputs, lens, targets.tokens, targets.texts, self.power)
+            # validation judges the last layer alone, without views, smoothing or annealing
             return (self.rule.last or self.rule.ctc)(outputs, lens, targets.tokens)
 
     def init_state(self, n: int) -> list[int]:

@@ -87,6 +87,7 @@ def state_bytes(state: Any) -> int:
 def _waiting_bytes(model: SpeechModel) -> int:
     """Bytes by which the state grows once frames wait for their look-ahead."""
     fresh = model.init_state(1)
+    # one frame short of the next output, when the subsampling holds the most as well
     frames = model.subsampling_factor * (int(model.encoder.latency_frames) + 1) - 1
     chunk = torch.zeros(
         1, frames, model.input_dim, dtype=model.mean.dtype, device=model.mean.device

@@ -74,6 +74,7 @@ class GatedLmu(Mixer):
             LegendreMemory, channels, order, thetas, trainable_theta=trainable_theta, form=form
         )
         self.memory = make()
+        # the skip of the first memory already adds the frame itself
         self.back = make(skip=False) if bidirectional else None
         init_linear(self.value)
         init_linear(self.gate)
@@ -82,6 +83,7 @@ class GatedLmu(Mixer):
     def forward(self, x: Tensor, lens: Tensor | None) -> Tensor:
         """See :meth:`Mixer.forward`."""
         u, gate = self.value(x), self.gate(x)
+        # only a layer that reads later frames can bring padding into valid ones
         exposed = self.lookahead or self.back is not None
         u = mask_frames(u, lens) if exposed else u
         if self.conv is not None:
@@ -89,12 +91,14 @@ class GatedLmu(Mixer):
             u = mask_frames(u, lens) if exposed else u
         y = self._ahead(u)
         if self.back is not None:
+            # padding comes first when flipped, and is zero here, so the memory starts empty
             y = y + self.back(u.flip(1))[0].flip(1)
         return self.output(silu_gate(y, gate))
 
     def _ahead(self, u: Tensor) -> Tensor:
         if not self.lookahead:
             return self.memory(u)[0]
+        # zeros stand for the frames after the end, as in flush
         return self.memory(F.pad(u, (0, 0, 0, self.lookahead)))[0][:, self.lookahead :]
 
     def init_state(self, n: int, device: torch.device, dtype: torch.dtype) -> State:

@@ -133,6 +133,7 @@ class Head(nn.Module):
         def not_missed(_: nn.Module, found: Any) -> None:
             found.missing_keys[:] = [k for k in found.missing_keys if f".{prefix}" not in f".{k}"]
 
+        # hooks, so that checkpoints and strict loading need not know of such parts
         self._register_state_dict_hook(leave_out)
         self.register_load_state_dict_post_hook(not_missed)
 

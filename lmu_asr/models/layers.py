@@ -28,6 +28,7 @@ def reverse_frames(x: Tensor, lens: Tensor | None) -> Tensor:
     if lens is None:
         return x.flip(1)
     t = torch.arange(x.shape[1], device=x.device)
+    # padding stays at the end, so that a causal layer meets it last
     index = torch.where(t < lens[:, None], lens[:, None] - 1 - t, t)  # (N, T)
     return x.gather(1, index[..., None].expand_as(x))
 
@@ -76,6 +77,7 @@ class Residual(nn.Module):
             return x + branch
         if self.drop_path > 0:
             keep = 1.0 - self.drop_path
+            # one draw an utterance; dividing by keep leaves the expected sum what it is
             kept = torch.rand(x.shape[0], 1, 1, device=x.device) < keep
             branch = branch * (kept.to(x.dtype) / keep)
         return dropped_sum(x, branch, self.dropout)

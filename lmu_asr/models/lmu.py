@@ -36,6 +36,7 @@ class LMUCell(nn.Module):
         self.W_h = nn.Parameter(torch.empty(hidden_size, hidden_size))
         self.W_m = nn.Parameter(torch.empty(hidden_size, memory_size))
         A, B = published_system(memory_size, theta)
+        # not saved: order and theta give it again
         self.register_buffer("A", A.float(), persistent=False)
         self.register_buffer("B", B.float(), persistent=False)
         self.reset_parameters()
@@ -87,6 +88,7 @@ class LMU(nn.Module):
             state = (x.new_zeros(x.shape[0], H), x.new_zeros(x.shape[0], Q))
         hm = torch.cat([*state], dim=1)
         outputs = []
+        # the products of all inputs at once: only the recurrent one must go frame by frame
         for drive in (x @ inputs).unbind(1):
             a, m = torch.addmm(drive, hm, recurrent).split([H, Q], dim=1)
             h = torch.tanh(a)
@@ -160,6 +162,7 @@ class ParallelLMU(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return the outputs (N, T, H) and the memory (N, 1, Q) after each sequence's last frame."""
         u = torch.relu(x @ self.U_x.T + self.b_u)  # (N, T, 1)
+        # the read-out W_m is folded into the chunks, so that (N, T, Q) is never formed
         if self.memory.form in ("auto", "chunked"):
             o, end = legendre_projection(
                 u, *self.memory.system(), self.W_m, bias=self.b_o, x=x, x_weight=self.W_x,
@@ -207,6 +210,7 @@ class ParallelLmuMixer(Mixer):
 def published_system(order: int, theta: float) -> tuple[Tensor, Tensor]:
     """Return A (Q, Q) and B (Q, 1), discrete, in the published unnormalised basis, float64."""
     Ad, Bd = discretize(order, torch.tensor([theta], dtype=torch.float64))
+    # from the orthonormal basis back: coefficient q times sqrt(2q + 1)
     scale = (2.0 * torch.arange(order, dtype=torch.float64) + 1.0).sqrt()
     A = scale[:, None] * Ad[0].double() / scale[None, :]
     return A, (scale * Bd[0].double())[:, None]

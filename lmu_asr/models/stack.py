@@ -125,12 +125,14 @@ class Stack(Encoder):
         for block, inner in zip(self._blocks(), state[1], strict=True):
             if x.shape[1] > 0:
                 x, inner = block.step(x, inner)
+            # what one layer still owed runs through the layers after it, which then flush in turn
             x = torch.cat([x, block.flush(inner)], dim=1)
         return self.norm(x), self.init_state(x.shape[0], x.device)
 
     def _run(self, x: Tensor, states: list[Any]) -> tuple[Tensor, list[Any]]:
         after = list(states)
         for i, block in enumerate(self._blocks()):
+            # no frame is ready yet, and a step takes one at the least
             if x.shape[1] == 0:
                 break
             x, after[i] = block.step(x, states[i])
@@ -143,6 +145,7 @@ class Stack(Encoder):
 
 def make_stack(config: ModelConfig, input_dim: int, make_mixer: MakeMixer) -> Stack:
     """A stack of pre-norm blocks, each a mixer and a gated feed-forward."""
+    # two branches a layer add up: smaller initial weights keep the sum's variance near 1
     hidden, scale = round(config.ff_mult * config.dim), (2 * config.num_layers) ** -0.5
 
     def make_layer(i: int) -> Block:

@@ -34,6 +34,7 @@ class ConvStage(nn.Module):
         self.inputs, self.outputs, self.carried = inputs, outputs, outputs
         self.product = nn.Linear(self.stride * inputs, 2 * outputs, bias=False)
         self.bias = nn.Parameter(torch.zeros(outputs))
+        # two products add up in every output frame, so each has half the variance
         init_linear(self.product, 0.5**0.5)
 
     def forward(self, x: Tensor, last: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -44,6 +45,7 @@ class ConvStage(nn.Module):
         N, T, _ = x.shape
         own, ahead = self.product(x.reshape(N, T // self.stride, -1)).chunk(2, dim=-1)
         first = own.new_zeros(N, self.outputs) if last is None else last.to(own.dtype)
+        # shifted by one output frame: what each pair sends goes to the pair after it
         before = torch.cat([first[:, None], ahead[:, :-1]], dim=1)
         return own + before + self.bias, ahead[:, -1]
 
@@ -118,6 +120,7 @@ class Subsampling(nn.Module):
     def forward(self, x: Tensor, lens: Tensor | None) -> Tensor:
         """Map x (N, T, F) to (N, T', D); frames beyond ``lens`` (N,) count as zeros."""
         for i, stage in enumerate(self.stages):
+            # before every stage, since the bias of the one before makes padding non-zero
             x = mask_frames(x, lens)
             if x.shape[1] % 2:
                 x = F.pad(x, (0, 0, 0, 1))

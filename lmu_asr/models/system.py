@@ -72,6 +72,7 @@ class SpeechModel(nn.Module):
                     f"cmvn {name} of shape {tuple(value.shape)}: want {self.input_dim} finite values"
                 )
         self.mean.copy_(mean)
+        # a bin that never changes would divide by zero
         self.std.copy_(std.clamp(min=MIN_STD))
 
     def normalize(self, x: Tensor, lens: Tensor | None) -> Tensor:
@@ -144,6 +145,7 @@ def normalize_utterance(x: Tensor, lens: Tensor | None) -> Tensor:
         lens = torch.full((x.shape[0],), T, device=x.device)
     valid = length_mask(lens, T).to(x.dtype)[..., None]  # (N, T, 1)
     count = lens.clamp(min=1).to(x.dtype)[:, None, None]
+    # two passes: the difference of two large sums of squares would lose its digits
     centred = x - (x * valid).sum(1, keepdim=True) / count
     variance = (centred.square() * valid).sum(1, keepdim=True) / count
     return centred / variance.sqrt().clamp(min=MIN_STD)
@@ -191,6 +193,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> SpeechMo
     about = _read_about(_about_path(path))
     model = build_model(_config_of(about, path), about["input_dim"], about["vocab_size"])
     if about.get("weights") == "int8":
+        # before loading, since int8 weights have other names and shapes
         model = quantize(model)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weights")
@@ -208,6 +211,7 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], source: str) -> N
     Raises:
         CheckpointError: names the first tensor that is missing, unknown or of another shape.
     """
+    # checked by hand, since torch's own message lists every tensor at once
     own = model.state_dict()
     for name in own:
         if name not in tensors:

@@ -38,6 +38,7 @@ class Int8Linear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         wide = linear.weight.detach().float().cpu()
+        # clamped, since a row of zeros would divide by zero
         scale = (wide.abs().amax(dim=1) / 127.0).clamp(min=1e-12)
         self.register_buffer("weight", pack(torch.round(wide / scale[:, None]).to(torch.int8)))
         self.register_buffer("scale", scale)
@@ -157,6 +158,7 @@ def _replace(module: nn.Module, layer: type[Int8Linear] | type[PackedLinear]) ->
             setattr(module, name, layer(child))
         else:
             _replace(child, layer)
+            # after its linear layers are packed, since the compiled step reads packed weights
             if streaming_fits(child):
                 setattr(module, name, StreamingBlock(child))
 

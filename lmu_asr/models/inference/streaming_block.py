@@ -58,6 +58,7 @@ class StreamingBlock(Block):
         struct, _, floats = self._prepared
         (memory, before, gates, drop), waiting = state
         N, T, _ = x.shape
+        # cloned, since the kernel writes into them and step leaves its input state as it was
         x, memory, before = x.contiguous(), memory.clone(), before.clone()
         y, work = torch.empty_like(x), torch.empty(N * T * floats)
         tensors = (x, y, memory, before, work)
@@ -74,6 +75,7 @@ class StreamingBlock(Block):
         eye = torch.eye(Ad.shape[-1], dtype=Ad.dtype)
         tensors: dict[str, Tensor | None] = {
             "norm": self.mixer_norm.weight,
+            # minus identity in float64: in float32 a long theta would be rounded to another
             "change": (Ad - eye).transpose(1, 2).float().contiguous(),
             "inject": Bd.float().contiguous(),
             "readout": mixer.memory.readout,
@@ -93,6 +95,7 @@ class StreamingBlock(Block):
         kept = []
         for name, tensor in tensors.items():
             if tensor is not None:
+                # the struct holds bare pointers: this list keeps their memory alive
                 kept.append(tensor)
                 setattr(struct, name, tensor.data_ptr())
         return struct, kept, 2 * mixer.dim + 4 * mixer.channels + 3 * hidden + 1

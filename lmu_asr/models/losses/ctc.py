@@ -55,7 +55,9 @@ def annealed_ctc_loss(
     Returns:
         ``(N,)`` float32: a bound on no likelihood, so comparable with CTC losses at power 1 alone.
     """
+    # detached: the occupancies are targets and must not be trained
     flat = torch.log_softmax(power * log_probs.detach(), dim=-1).requires_grad_()
+    # the occupancies come from a gradient, also where the caller has turned gradients off
     with torch.enable_grad():
         losses = ctc_loss(flat, lens, targets)
     (gradient,) = torch.autograd.grad(losses.sum(), flat)
@@ -64,6 +66,7 @@ def annealed_ctc_loss(
         log_probs.device
     )
     cross = -(occupancy * log_probs).sum(dim=-1).masked_fill(past, 0.0).sum(dim=1)  # (N,)
+    # an utterance with too few frames stays infinite, as in ctc_loss
     return cross.where(torch.isfinite(losses.detach()), losses.detach())
 
 

@@ -69,6 +69,7 @@ class TokenModel:
                 histories = np.tile(np.array(past), (len(known_or_end), 1))
                 rows[a, b] = 10.0 ** model.conditional(histories, known_or_end)
         sums = rows.sum(axis=2, keepdims=True)
+        # normalised again: tokens unseen in training share the entry of the unknown
         rows = np.divide(rows, sums, out=rows, where=sums > 0)
         table = torch.from_numpy(rows).float()  # (A, V, V): tokens 1 .. V-1, then the end
         self.ends = table[:, :, -1].contiguous()
@@ -102,6 +103,7 @@ class Denominator:
         self.device, self.ends = device, self.model.ends.to(device)
         repeats = probs.diagonal(dim1=1, dim2=2)
         self.again = repeats.clone()  # (A, V), p(b | a b): needs a blank between
+        # without a blank between a repeat is the same token, so it has no arc of its own here
         repeats.zero_()
         self.forth = probs.transpose(0, 1).contiguous() if self.trigram else probs[0]  # (b, a, c)
         self.back = self.forth.transpose(-1, -2).contiguous()
@@ -139,6 +141,7 @@ class Denominator:
             self._repeats(entered).add_((after * self.again).sum(1))
             torch.mul(entered.add_(inside), tokens[t], out=alphas[t, 0])
             torch.mul(total, blank[t], out=alphas[t, 1])
+            # scaled at every frame: products of thousands of posteriors underflow float32
             sums[t] = alphas[t].sum(dim=(0, 2, 3))
             inside, after = alphas[t].div_(sums[t, :, None, None])
         return alphas, sums.log()
@@ -160,11 +163,13 @@ class Denominator:
         beta = self.ends.expand(2, len(lens), -1, -1)
         for t in range(T - 1, -1, -1):
             if t in lasts:
+                # each utterance's backward pass begins at its own last frame
                 beta = torch.where(is_last[t], self.ends, beta)
             states = alphas[t] * beta
             result[t] = states[0].sum(1)
             result[t, :, 0] = states[1].sum((1, 2))
             beta = self._earlier(beta, tokens[t], blank[t])
+        # scales of both passes cancel here, so backward need not keep its divisors
         result /= result.sum(2, keepdim=True)
         return result.masked_fill((frames >= lens)[..., None], 0.0)
 
@@ -179,12 +184,14 @@ class Denominator:
     def _enter(self, total: Tensor) -> Tensor:
         """Sums ``(N, A, V)`` that go from every state to another token."""
         if self.trigram:
+            # (N, a, b) -> (b, N, a), times (b, a, c): the new history (b, c), back to (N, b, c)
             return torch.bmm(total.permute(2, 0, 1), self.forth).transpose(0, 1)
         return total @ self.forth
 
     def _leave(self, kept: Tensor) -> Tensor:
         """The transpose of :meth:`_enter`."""
         if self.trigram:
+            # (N, b, c) -> (b, N, c), times (b, c, a), back to (N, a, b)
             return torch.bmm(kept.transpose(0, 1), self.back).permute(1, 2, 0)
         return kept @ self.back
 
@@ -209,6 +216,7 @@ class _LogSum(torch.autograd.Function):
         alphas, logs = denominator.forward(probs)
         rows, last = torch.arange(len(lens), device=lens.device), lens - 1
         ends = (alphas[last, :, rows] * denominator.ends).sum((1, 2, 3))
+        # computed here, so that the alphas (T, 2, N, A, V) need not live until the backward pass
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(denominator.occupancies(probs, alphas, lens).transpose(0, 1))
         return logs.cumsum(0)[last, rows] + ends.log()
@@ -247,4 +255,5 @@ class LfMmiLoss:
         log_probs = log_probs.float()
         ctc = self.ctc(log_probs, lens, targets)
         scores = torch.tensor([self.model.score(target) for target in targets]).to(ctc.device)
+        # CTC is the numerator, -log of the reference's paths, and the added share at once
         return (1.0 + self.ctc_share) * ctc - scores + self.denominator.log_sum(log_probs, lens)

@@ -67,6 +67,7 @@ class TrainingLoss:
             power: below 1, :func:`annealed_ctc_loss` takes the place of all others.
         """
         outputs = log_probs.chunk(1 + self.taps)  # each (views * N, T, V)
+        # every tap has the same lengths, so those of the last layer serve all
         lens = lens[: len(outputs[0])]
         rules = [self.last or self.ctc] + [self.ctc] * self.taps
         losses = [

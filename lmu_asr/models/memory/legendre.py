@@ -112,6 +112,7 @@ def check_stable(Ad: Tensor, theta: float | Tensor, method: str) -> None:
         UnstableDiscretizationError: the spectral radius is above 1.
     """
     radius = spectral_radius(Ad)
+    # a stable system may come out a rounding error above 1
     if radius > 1 + 1e-9:
         order = Ad.shape[-1]
         windows = theta.tolist() if isinstance(theta, Tensor) else theta
@@ -123,12 +124,14 @@ def check_stable(Ad: Tensor, theta: float | Tensor, method: str) -> None:
 
 def _zero_order_hold(A: Tensor, B: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
     Q = A.shape[0]
+    # one exponential of [[A, B], [0, 0]] gives Ad and Bd together (Van Loan 1978)
     joint = torch.zeros(Q + 1, Q + 1, dtype=A.dtype, device=A.device)
     joint[:Q, :Q], joint[:Q, Q] = A, B
     fixed = theta.detach()[..., None, None]
     exponential = torch.linalg.matrix_exp(joint / fixed)
     if theta.requires_grad:
         slope = -(joint @ exponential) / fixed**2
+        # adds zero to the value; autograd sees the exact slope, not the one through matrix_exp
         exponential = exponential + slope * (theta[..., None, None] - fixed)
     return exponential[..., :Q, :Q], exponential[..., :Q, Q]
 

@@ -101,6 +101,7 @@ def legendre_memory(
     skip = None if skip is None else skip.to(dtype)
     state = None if state is None else state.to(dtype)
     with torch.autocast(u.device.type, enabled=False):
+        # autocast would take the state's products in bfloat16, whose errors add up over the frames
         form = _chosen(form, u, Ad, Bd, readout, state)
         chunk = chunk_size or min(16 if u.shape[1] < 128 else 32, u.shape[1])
         y, end = _evaluate(form, u, Ad, Bd, readout, skip, state, lens, dtype, chunk, product_dtype)
@@ -127,6 +128,7 @@ def _evaluate(
     if form == "triton" and readout is not None:
         return triton_memory(u, Ad, Bd, readout, skip, begin, lens)
     padding = _padding(u, lens)
+    # filled, not multiplied: padding may hold NaN, which times 0 stays NaN
     x = u.to(dtype) if padding is None else u.to(dtype).masked_fill(padding, 0.0)
     if form == "fft":
         y, end = fft_memory(x, Ad, Bd, readout, skip, state, lens)
@@ -276,6 +278,7 @@ class LegendreMemory(nn.Module):
         if not self.trainable_theta:
             return self.fixed_theta
         bounds = math.log(self.min_theta), math.log(self.max_theta)
+        # trained as a logarithm, so that a step changes short and long windows by the same share
         return self.log_theta.float().clamp(*bounds).exp()
 
     @property
@@ -291,8 +294,10 @@ class LegendreMemory(nn.Module):
     def system(self) -> tuple[Tensor, Tensor]:
         """Return Ad (G, Q, Q) and Bd (G, Q) in float64; computed once for a fixed theta."""
         theta = self.theta
+        # a trained theta needs its graph anew in every pass
         if theta.requires_grad and torch.is_grad_enabled():
             return discretize(self.order, theta, method=self.method)
+        # a fixed theta is not read: tolist would make the CPU wait for the device in every pass
         key = (theta.device, tuple(theta.tolist())) if self.trainable_theta else (theta.device,)
         if self._system is None or self._system[0] != key:
             with torch.inference_mode(False), torch.no_grad():

@@ -42,8 +42,10 @@ def chunked_memory(
         inputs, state.transpose(0, 1), ops.carry, ops.inject, output, product_dtype
     )
     if readout is None:
+        # (C, N, K, L, Q) -> (N, K, L, C, Q) -> (N, T, C, Q)
         y = y.view(C, N, -1, L, Q).permute(1, 2, 3, 0, 4).reshape(N, -1, C, Q)
     else:
+        # (C, N, K, L) -> (N, K, L, C) -> (N, T, C)
         y = y.permute(1, 2, 3, 0).reshape(N, -1, C)
     return y[:, :T], state_at(x, last, ops, lens, T)
 
@@ -68,11 +70,13 @@ class ChunkMap(torch.autograd.Function):
         C, N, K, L = inputs.shape
         B, W, M = output.shape
         x = inputs.new_empty(C, N, K, W)
+        # inputs and states side by side, so that one product gives all outputs
         x[..., :L] = inputs
         last = _scan(x, state, carry, inject)
         y = product(x.view(B, -1, W), output, product_dtype).view(C, N, K, M)
         ctx.save_for_backward(x, carry, inject, output)
         ctx.product_dtype = product_dtype
+        # outputs that nobody used then come as None, not as zeros to multiply
         ctx.set_materialize_grads(False)
         return y, x, last
 
@@ -116,7 +120,9 @@ def _scan(x: Tensor, state: Tensor, carry: Tensor, inject: Tensor) -> Tensor:
     m = state.reshape(G, -1, Q).to(carry.dtype)
     forward = carry.transpose(1, 2).contiguous()
     for k in range(K):
+        # small values become zero: denormals in the products would slow the CPU many times
         slots[k].copy_(F.hardshrink(m, TINY))
+        # in float64, since rounding adds up over the chunks
         m = torch.baddbmm(inflow[k].to(carry.dtype), m, forward)
     return m.to(x.dtype).view(C, N, Q)
 
@@ -133,6 +139,7 @@ def _adjoint_scan(grads: Tensor, last: Tensor, carry: Tensor) -> tuple[Tensor, T
     m = last.reshape(G, -1, Q).to(carry.dtype)
     for k in reversed(range(K)):
         after[:, :, k] = F.hardshrink(m, TINY)
+        # carry without transpose: the adjoint of the step in _scan
         m = torch.baddbmm(slots[k].to(carry.dtype), m, carry)
     return after, m.to(grads.dtype).view(C, N, Q)
 
@@ -168,6 +175,7 @@ def channel_chunks(u: Tensor, L: int) -> Tensor:
     missing = -T % L
     if missing:
         u = F.pad(u, (0, 0, 0, missing))
+    # (N, K, L, C) -> (C, N, K, L): channels first, since those of a group share a product
     return u.reshape(N, (T + missing) // L, L, C).permute(3, 0, 1, 2)
 
 
@@ -185,6 +193,7 @@ def state_at(x: Tensor, last: Tensor, ops: ChunkOperators, lens: Tensor | None, 
         lens = torch.full((N,), T, device=x.device)
     k, rest = lens // L, lens % L
     batch = torch.arange(N, device=x.device)
+    # clamped: a sequence that fills its last chunk has none after it, and takes last below
     chunk = x[:, batch, k.clamp(max=K - 1)]  # (C, N, W)
     start = torch.where((k < K)[:, None], chunk[..., L:], last).reshape(G, -1, N, Q)
     shift = torch.arange(L, device=x.device) - (L - rest)[:, None]  # (N, L)

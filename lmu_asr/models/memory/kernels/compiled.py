@@ -59,6 +59,7 @@ def compiled_memory(
     """Evaluate a read-out of the memory; shapes as in ``memory.legendre_memory``."""
     chunk, frame = (chunk_operators(Ad, Bd, length, u.dtype) for length in (CHUNK, 1))
     leaves = (u, readout, state) if skip is None else (u, readout, state, skip)
+    # packed anew with a gradient: autograd takes the packed read-outs' gradient to the read-out
     if torch.is_grad_enabled() and any(x.requires_grad for x in leaves):
         packed = [packed_readout(ops, readout, skip) for ops in (chunk, frame)]
         operators = chunk.change, packed[0], frame.change, packed[1]
@@ -98,8 +99,10 @@ def _kept_readouts(
     key = id(readout)
     kept = _KEPT.get(key)
     if kept is None or not kept.fits(chunk, readout, skip):
+        # kept beyond this call, and inference tensors could not be used in training later
         with torch.inference_mode(False), torch.no_grad():
             packed = [packed_readout(ops, readout, skip) for ops in (chunk, frame)]
+            # an id is given anew once its tensor is gone, so the entry goes with it
             alive = weakref.ref(readout, lambda _: _KEPT.pop(key, None))
             copy = None if skip is None else skip.clone()
             kept = _KEPT[key] = _Kept(alive, chunk, readout.clone(), copy, packed)
@@ -179,6 +182,7 @@ class CompiledMemory(torch.autograd.Function):
         sums: list[Tensor | None] = [None, None]
         if ctx.needs_input_grad[4] or ctx.needs_input_grad[6]:
             threads = torch.get_num_threads()
+            # one sum a thread: threads need no lock, and the order of the last sum is fixed
             sums = [x.new_zeros(threads, *x.shape) for x in (operators[1], operators[3])]
         tensors = [u, grad_y, state, lens, *operators, grad_last, grad_u, grad_state, *sums]
         _call("backward", u.dtype, tensors, _shape(u, operators[0]))
@@ -208,4 +212,5 @@ def _call(name: str, dtype: torch.dtype, tensors: list[Any], shape: tuple[int, .
 
 def _aligned(x: Tensor) -> Tensor:
     x = x.contiguous()
+    # a view may begin anywhere, and the kernel's vector loads want aligned rows
     return x.clone() if x.data_ptr() % ALIGNMENT else x

@@ -139,6 +139,7 @@ class _RmsNorm(torch.autograd.Function):
         x, weight, inverse = ctx.saved_tensors
         R, D = inverse.shape[0], x.shape[-1]
         g, gx = g.contiguous(), torch.empty_like(x)
+        # partial sums over a fixed number of rows: the same result for any number of threads
         gw = x.new_empty(-(-R // GRADIENT_ROWS), D)
         tensors = (g, x, weight, inverse, gx, gw)
         _call("rms_backward", *(t.data_ptr() for t in tensors), R, D)
@@ -173,6 +174,7 @@ class _PackedGate(torch.autograd.Function):
         H = packed.shape[-1] // 2
         y = packed.new_empty(*packed.shape[:-1], H)
         a = packed.data_ptr()
+        # pointers count bytes and strides floats: b lies 4 H bytes behind a
         _call("gate_forward", a + 4 * H, 2 * H, a, 2 * H, y.data_ptr(), y.numel() // H, H)
         ctx.save_for_backward(packed)
         return y
@@ -191,6 +193,7 @@ class _PackedGate(torch.autograd.Function):
 class _DroppedSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, branch: Tensor, rate: float) -> Tensor:
+        # drawn from torch's generator, so that seeding and resume reach the kernel's own bits
         seed = int(torch.randint(2**62, ()))
         ctx.keep = (seed, min(int(rate * 2**32), 2**32 - 1), 1.0 / (1.0 - rate))
         y = torch.empty_like(x)
@@ -203,5 +206,6 @@ class _DroppedSum(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
         g = g.contiguous()
         gb = torch.empty_like(g)
+        # the same seed draws the same mask again, so none is kept between the passes
         _call("drop_add", None, g.data_ptr(), gb.data_ptr(), g.numel(), *ctx.keep)
         return g, gb, None

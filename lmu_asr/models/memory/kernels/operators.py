@@ -126,6 +126,7 @@ def chunk_operators(
         entry = (weakref.ref(Ad, lambda _: _CACHE.pop(key, None)), {})
         _CACHE[key] = entry
     made = entry[1]
+    # versions, since a change in place keeps the id
     key2 = (id(Bd), Ad._version, Bd._version, length, dtype, stride, Ad.device)
     if key2 not in made:
         with torch.inference_mode(False), torch.no_grad():

@@ -139,6 +139,7 @@ def input_gradient_kernel(
     q = tl.arange(0, QP)
     i = tl.arange(0, L)
     carry, inject = _shared(change, group, L, Q, QP)
+    # transposed, since gradients run through the adjoint of the step
     carry, inject = tl.trans(carry), tl.trans(inject)
     rows, direct = _own(output, c, ok, L, Q, QP)
     where = (n * C + c[None, :]) * Q + q[:, None]

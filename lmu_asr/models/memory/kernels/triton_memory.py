@@ -64,6 +64,7 @@ def triton_memory(
     output = readout_output(ops, readout.float(), None if skip is None else skip.float())
     if lens is None:
         lens = torch.full((N,), T, device=u.device)
+    # the kernel trusts them: beyond T it would read another sequence
     lens = lens.clamp(0, T)
     y, tail = _Fused.apply(u, state, lens, ops.change, output)
     frames = (lens // CHUNK * CHUNK)[:, None] + torch.arange(CHUNK, device=u.device)
@@ -111,6 +112,7 @@ def _launch(name: str, u: Tensor, change: Tensor, tensors: list[Tensor]) -> None
     N, T, C = u.shape
     G, W, Q = change.shape
     tiles = -(-(C // G) // BLOCK_CHANNELS)
+    # tl.dot wants at least 16 rows and powers of two
     padded = max(16, 1 << (Q - 1).bit_length())
     getattr(module, name)[(N, G * tiles)](
         *tensors, T, C, C // G, tiles, L=W - Q, Q=Q, QP=padded, BC=BLOCK_CHANNELS, num_warps=WARPS
