@@ -116,6 +116,7 @@ def viterbi_states(scores: np.ndarray, graph: FstArrays) -> tuple[np.ndarray, fl
         scores: (T, V) log probabilities.
         graph: tokens as input labels, every arc a frame, no epsilons; some path has T frames.
     """
+    # sorted by the state they enter, so that reduceat finds the best way into each at once
     order = np.argsort(graph.arcs["dst"], kind="stable")
     dst, src = graph.arcs["dst"][order], graph.src[order]
     label = graph.arcs["ilabel"][order]
@@ -155,6 +156,7 @@ def viterbi_alignment(scores: np.ndarray, tokens: Sequence[int]) -> tuple[list[i
     labels = np.zeros(2 * len(tokens) + 1, dtype=np.int64)
     labels[1::2] = tokens
     skip = np.zeros(len(labels), dtype=bool)
+    # between two equal tokens the blank must stay, or they would merge into one
     skip[3::2] = labels[3::2] != labels[1:-2:2]
     best = np.full(len(labels) + 2, -np.inf)  # two cells of padding before the states
     best[2] = 0.0
@@ -164,6 +166,7 @@ def viterbi_alignment(scores: np.ndarray, tokens: Sequence[int]) -> tuple[list[i
         back[frame] = ways.argmax(axis=0)
         best[2:] = ways.max(axis=0) + emission
     state = len(labels) - 1
+    # a path may end in the last token or in the blank after it
     if len(tokens) and best[state + 1] > best[state + 2]:
         state -= 1
     score = float(best[2 + state])

@@ -39,6 +39,7 @@ class SplitAlignment:
             spans = {name: getattr(found, tier) for name, found in self.alignments.items()}
             write_ctm(out / f"align-{split}-{tier}.ctm", spans, self.frame_seconds)
         for name, found in self.alignments.items():
+            # an id may hold slashes, which would make directories
             path = out / f"textgrid-{split}" / f"{name.replace('/', '_')}.TextGrid"
             tiers = {"words": found.words, "tokens": found.tokens}
             write_textgrid(path, tiers, len(found.path), self.frame_seconds)
@@ -80,6 +81,7 @@ def align_split(
     with posteriors:
         for batch in posteriors:
             for row, name in enumerate(batch.ids):
+                # one by one, so that an utterance that fails does not take its batch along
                 one = slice(row, row + 1)
                 try:
                     found = align_batch(

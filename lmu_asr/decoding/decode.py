@@ -98,6 +98,7 @@ def run_decoding(
         with posteriors:
             found = {m: session.decoder.search(posteriors, m, t.scales) for m, t in tuned.items()}
             results += session.score(split, "test", posteriors, texts, tuned, found)
+    # written last: a decode that was killed leaves no results.json
     save_results(session.out / "results.json", results)
     return results
 
@@ -174,6 +175,7 @@ class Session:
             "lang": self.decoder.lang.fingerprint,
             "dev": self.config.corpus.dev,
         }
+        # only now, so that a sweep that fails leaves the earlier results as they were
         self.remove_files()
         save_scales(self.out / "scales.json", tuned, keys)
         return tuned, best
@@ -181,6 +183,7 @@ class Session:
     def _tune_method(
         self, method: str, dev: Posteriors, texts: Mapping[str, str]
     ) -> tuple[Tuned, SplitDecode]:
+        # kept, so that the chosen scales need no second search of dev
         runs: dict[Scales, SplitDecode] = {}
 
         def score_dev(scales: Scales) -> ErrorCounts:

@@ -61,6 +61,7 @@ class Decoder:
         found: dict[str, Hypothesis] = {}
         seconds = 0.0
         for batch in progress(posteriors, method, total=len(posteriors), unit="batch"):
+            # inside the loop: reading a batch back from disk is not the search's time
             start = time.perf_counter()
             hypotheses = self.search_batch(batch, method, scales)
             seconds += time.perf_counter() - start

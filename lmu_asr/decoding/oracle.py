@@ -50,6 +50,7 @@ def oracle_rate(
         found = _batch_errors(decoder, batch, row.keeps, graph, options, refs)
         errors += sum(found)
         words += sum(map(len, refs))
+    # the rate does not depend on the kind of error
     rate = ErrorCounts(substitutions=errors, length=words).rate
     return rate if math.isfinite(rate) else None
 

@@ -60,6 +60,7 @@ class Posteriors:
                 yield item
                 continue
             ids, path, lens = item
+            # "c" is copy on write: torch wants writable memory, and the file must not change
             mapped = np.load(path, mmap_mode="c")  # (N, T', V), read page by page
             yield PosteriorBatch(ids, torch.from_numpy(mapped), lens)
 
@@ -165,6 +166,7 @@ def _forward(
         log_probs, lens = _stream(model, features, feature_lens, chunk_frames)
     else:
         log_probs, lens = model(features, feature_lens)
+    # the copy waits for the device, so the clock around this call needs no synchronisation
     return log_probs.float().cpu(), lens.to("cpu", torch.int64)
 
 
@@ -193,6 +195,7 @@ def stream_utterance(model: Any, frames: Tensor, chunk_frames: int) -> Tensor:
 def _check_finite(log_probs: Tensor, lens: Tensor, ids: list[str]) -> None:
     for utterance, rows, length in zip(ids, log_probs, lens.tolist(), strict=True):
         values = rows[:length]
+        # minus infinity is the log-probability of an impossible token
         wrong = torch.isnan(values) | (values == torch.inf)  # (T', V)
         if bool(wrong.any()):
             frame = int(wrong.any(dim=1).nonzero()[0])

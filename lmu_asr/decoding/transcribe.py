@@ -84,6 +84,7 @@ class Transcriber:
             ModelError: streaming is asked of a model that cannot.
         """
         method = _checked_method(method, config.decode)
+        # so that only the graph and models of this method are loaded
         config = replace(config, decode=replace(config.decode, methods=[method]))
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         lang = Lang.load(lang_dir)

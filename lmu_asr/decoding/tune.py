@@ -99,6 +99,7 @@ def tune_scales(
     for name, values in sweep.axes.items():
         for value in list(values):
             sweep.try_at(**{name: value})
+    # at 0 % nothing can be better
     while sweep.best.rate > 0.0 and sweep.climb():
         pass
     best = sweep.best
@@ -137,6 +138,7 @@ class _Sweep:
         moves = [{name: value} for name, values in near.items() for value in values]
         for one, two in itertools.combinations(near, 2):
             moves += [{one: v, two: w} for v, w in itertools.product(near[one], near[two])]
+        # stops at the first better point, whose own neighbours are tried next
         return any(self.try_at(**move) for move in moves)
 
     def _neighbours(self, name: str) -> list[float]:
@@ -157,6 +159,7 @@ class _Sweep:
             values.append(round(2 * at - values[-2], 6))
         elif name == "blank_penalty" or 2 * at > values[1]:
             values.insert(0, round(2 * at - values[1], 6))
+        # halved, since an acoustic or LM scale must not become negative
         elif at > 0.0:
             values.insert(0, round(at / 2, 6))
 

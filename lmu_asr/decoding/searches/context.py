@@ -46,6 +46,7 @@ class ContextGraph:
         while queue:
             state = queue.popleft()
             order.append(state)
+            # breadth first: the failure state is nearer to the root, so its row is complete by now
             self.next[state] = self.next[fail[state]]
             for label, child in children[state].items():
                 fail[child] = self.next[fail[state], label] if state else 0
@@ -55,6 +56,7 @@ class ContextGraph:
             for label, child in children[state].items():
                 self.next[state, label] = child
         for state in order:
+            # what no finished phrase backs goes back; what still matches afterwards is earned
             self.gain[state] = earned[self.next[state]] - loan[state]
             self.gain[state, list(children[state])] = boost
         self.unfinished = -loan
@@ -115,14 +117,23 @@ def boosted_graph(graph: Graph, context: ContextGraph) -> Graph:
     if graph.kind == "H":
         raise GraphError("hot words are composed with HL or HLG; H has no words")
     states, labels = context.next.shape
+    # from 1, since label 0 is epsilon, which no hot word reads
     src, word = (grid.ravel() for grid in np.mgrid[0:states, 1:labels])
     acceptor = make_arrays(
-        src, word, word, -context.gain[src, word], context.next[src, word], -context.unfinished
+        # negated: weights of a graph are costs
+        src,
+        word,
+        word,
+        -context.gain[src, word],
+        context.next[src, word],
+        -context.unfinished,
     )
     base = graph.arrays.to_vector()
+    # compose finds matching labels by bisection in sorted arcs
     kaldifst.arcsort(base, "olabel")
     composed = kaldifst.compose(base, acceptor.to_vector())
     kaldifst.arcsort(composed, "ilabel")
+    # _scaled anew: the copy must not share the scaled weights kept for the old arcs
     return replace(graph, arrays=from_fst(composed), path=None, steps=(), _scaled={})
 
 

@@ -41,6 +41,7 @@ def least_expected_error(paths: Sequence[Path], scores: np.ndarray) -> int:
             for i, one in enumerate(paths)
         ]
     )
+    # the last key counts first; rounded, so that errors of float sums do not decide ties
     order = np.lexsort((-scores, np.round(expected, 9)))
     return int(order[0])
 
@@ -66,6 +67,7 @@ def lattice_oracle_errors(lattice: Lattice, reference: Sequence[int]) -> int:
     best = np.full((lattice.num_states, size), np.inf)
     best[0, 0] = 0.0
     offsets = lattice.arc_offsets
+    # states are in topological order, so a row is complete when its turn comes
     for state in range(lattice.num_states):
         row = np.minimum.accumulate(best[state] - np.arange(size)) + np.arange(size)  # deletions
         best[state] = row

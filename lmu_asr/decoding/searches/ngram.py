@@ -85,6 +85,7 @@ class NgramScorer:
         if order <= 1:
             return (0, 0)
         suffix = int(self._suffixes[order - 1][row])
+        # a pruned model may lack this suffix and still know a shorter one
         return (order - 1, suffix) if suffix >= 0 else self._search_shorter(order, row)
 
     def _search_shorter(self, order: int, row: int) -> State:

@@ -106,14 +106,17 @@ class PrefixBeamSearch:
         stay_blank = total + frame[0]
         stay_label = np.where(last > 0, label + frame[last], NEG)
         grow = total[:, None] + frame[None, :]  # (B, V)
+        # the same token again counts as new only after a blank
         grow[np.arange(len(nodes)), last] = blank + frame[last]
         grow[:, 0] = NEG
         self._merge(tree, nodes, stay_label, grow)
+        # kept apart from the path sums, since all alignments of a prefix share it
         extra = np.array([tree.bonus[node] for node in nodes])
         stay = np.logaddexp(stay_blank, stay_label) + extra
         grown = grow + extra[:, None] + self._gains(tree, nodes, len(frame))
         ranked = np.concatenate([stay, grown.ravel()])
         chosen = _best(ranked, self.beam)
+        # merged and impossible extensions must not fill the beam
         chosen = chosen[~np.isneginf(ranked[chosen])]
         kept = [self._node(tree, nodes, index, len(frame)) for index in chosen.tolist()]
         stays = chosen < len(nodes)
@@ -247,6 +250,7 @@ def _hypothesis(
     scores: np.ndarray, searcher: PrefixBeamSearch, lang: Lang, options: SearchOptions
 ) -> Hypothesis:
     tokens, score, extra = searcher.search(scores)[0]
+    # the search sums over alignments and keeps none, so times come from the best one
     alignment, _ = viterbi_alignment(scores, tokens)
     _, times = collapse(alignment)
     words = lang.decode(tokens).split()
@@ -255,6 +259,7 @@ def _hypothesis(
         tokens=tokens,
         times=times,
         score=score,
+        # a scale of 0 would divide by zero
         am_score=(score - extra) / (options.acoustic_scale or 1.0),
         lm_score=extra / (options.lm_scale or 1.0),
         alignment=alignment,
@@ -266,6 +271,7 @@ def _best(scores: np.ndarray, count: int) -> np.ndarray:
     """Indices of the ``count`` highest scores, best first, earlier ones first among equals."""
     if len(scores) > 4 * count:
         floor = np.partition(scores, len(scores) - count)[len(scores) - count]
+        # all equals of the last one stay in, so that the stable sort below decides among them
         among = np.flatnonzero(scores >= floor)
     else:
         among = np.arange(len(scores))

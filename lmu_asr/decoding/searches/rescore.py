@@ -80,6 +80,7 @@ def rescore_lattice(lattice: Lattice, exchange: Exchange) -> Lattice:
     for level in range(len(lattice.levels)):
         if not waiting[level]:
             continue
+        # arcs lead to later levels alone, so every pair of this one is known by now
         pairs = np.unique(np.concatenate(waiting[level]))
         arc, source = _leaving(lattice, pairs >> CONTEXT_BITS)
         gain, after = contexts.advance(pairs[source] & CONTEXT_MASK, lattice.word[arc])
