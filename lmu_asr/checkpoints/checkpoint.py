@@ -136,6 +136,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     data = _read_sealed(path)
     try:
+        # from the bytes that were checked, since the file may be replaced meanwhile
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         tensors, meta = _unpack(content["tensors"]), parse_json(content["meta"], str(path))
         _check_shape(tensors, meta)
@@ -298,6 +299,7 @@ class CheckpointStore:
         newest: bool,
     ) -> None:
         try:
+            # in the caller's thread, since the next step changes the tensors
             archive = serialize(tensors, meta)
         except MemoryError:
             logging.error("%s not saved: no memory for a snapshot; training goes on", name)
@@ -306,6 +308,7 @@ class CheckpointStore:
 
     def _submit(self, write: _Write | None) -> None:
         self._join()
+        # a newer save takes the place of a failed one, except of best.pt and of an epoch's weights
         queue = [w for w in self.failed if w.best or not w.newest or write is None]
         queue += [write] if write else []
         thread = threading.Thread(target=self._write_all, args=(queue,), name="checkpoint")
@@ -344,6 +347,7 @@ class CheckpointStore:
             _link(path, self.directory / "last.pt")
             if write.best:
                 _link(path, self.directory / "best.pt")
+            # after the new file is in place: a kill here leaves one too many, never one too few
             for step in self.steps()[: -self.keep_last - 1]:
                 self.path(step).unlink(missing_ok=True)
 
@@ -351,6 +355,7 @@ class CheckpointStore:
 def _link(source: Path, target: Path) -> None:
     """Make ``target`` the same file as ``source``: a hard link, or a copy where links are not known."""
     temporary = target.with_name(f".{target.name}.link.tmp")
+    # link() replaces no file: the link is made beside the target and renamed onto it
     temporary.unlink(missing_ok=True)
     try:
         os.link(source, temporary)

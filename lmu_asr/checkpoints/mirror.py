@@ -122,6 +122,7 @@ class MirroredStore(CheckpointStore):
         """Copy what is new or changed, then remove there what is gone here."""
         with self._lock:
             if self._copied is None:
+                # None: what is there already may be of any content, so it is copied again
                 self._copied = {name: None for name in self.folder.files() if name.endswith(".pt")}
             present = {p.relative_to(self.directory).as_posix(): p for p in self._mirrored()}
             for name, path in present.items():
