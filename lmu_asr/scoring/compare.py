@@ -123,6 +123,7 @@ def compare_files(
 def _methods_match(a: Results, b: Results, methods: Sequence[str]) -> bool:
     if not methods:
         return a.method == b.method
+    # one method named stands for both files
     return a.method == methods[0] and b.method == methods[-1]
 
 

@@ -19,6 +19,7 @@ def plot_results(path: Path, results: Sequence[Results]) -> bool:
     shown = [r for r in results if r.role == "test" and r.wer.rate is not None]
     if not shown:
         return False
+    # not pyplot, which keeps every figure and may look for a display
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -41,6 +42,7 @@ def plot_results(path: Path, results: Sequence[Results]) -> bool:
     panels[-1].legend(loc="best", fontsize="small")
     figure.tight_layout()
     with atomic_path(path) as temporary:
+        # without the version of matplotlib the same results give the same file
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
     return True
 
@@ -63,6 +65,7 @@ def _draw(
     panel.errorbar(  # type: ignore[attr-defined]
         rates,
         rows,
+        # a bound of the bootstrap may lie past the rate itself, and lengths must not be negative
         xerr=[[max(0.0, v) for v in low], [max(0.0, v) for v in high]],
         fmt="o",
         color=colour,

@@ -147,7 +147,9 @@ class Results:
     def to_json(self) -> dict[str, Any]:
         """Return plain dictionaries and lists."""
         values = asdict(self)
+        # rows without names, since there may be many thousands
         values["utterances"] = [list(asdict(u).values()) for u in self.utterances]
+        # for other readers of the file; from_json works it out again
         values["cost"]["rtf"] = self.cost.rtf
         return values
 
@@ -160,6 +162,7 @@ class Results:
         """
         names = [f.name for f in fields(UtteranceResult)]
         try:
+            # a copy, so that the caller's document stays as it was
             values = dict(values)
             values["cost"] = {k: v for k, v in values["cost"].items() if k != "rtf"}
             rows = values["utterances"]
@@ -220,4 +223,5 @@ def _cpu_model() -> str:
 
 
 def _finite(value: float) -> float | None:
+    # JSON has neither NaN nor infinity
     return value if math.isfinite(value) else None

@@ -39,6 +39,7 @@ def table_markdown(
         The table with a closing newline; a phone error rate is marked ``PER``.
     """
     shown = [r for r in results if (r.split in splits if splits else r.role == "test")]
+    # False sorts first: the baseline leads each split
     shown.sort(key=lambda r: (r.split, r.variant != _baseline(results, baseline), r.variant))
     references = {
         (r.split, r.method): r for r in shown if r.variant == _baseline(results, baseline)
@@ -56,6 +57,7 @@ def _baseline(results: Sequence[Results], name: str) -> str:
     variants = [r.variant for r in results]
     if name:
         return name
+    # a stable sort: where none is called default, the first one stays first
     first = sorted(variants, key=lambda v: (v != "default", not v.startswith("default")))
     return first[0] if first else "default"
 
@@ -127,6 +129,7 @@ def format_duration(seconds: float) -> str:
 
 
 def _cell(value: str) -> str:
+    # a bar would end the cell, a line break the row
     return value.replace("|", "\\|").replace("\n", " ")
 
 

@@ -94,6 +94,7 @@ def read_recogs(path: Path) -> dict[str, tuple[list[str], list[str]]]:
     """
     sides: dict[str, dict[str, list[str]]] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), 1):
+        # from the right: repr writes a tab of a symbol as \t, while an id may hold a colon
         utterance, _, rest = line.rpartition(":\t")
         side, sep, value = rest.partition("=")
         if not utterance or not sep or side not in ("ref", "hyp"):
@@ -109,6 +110,7 @@ def read_recogs(path: Path) -> dict[str, tuple[list[str], list[str]]]:
 
 def _parse_symbols(value: str, path: Path, number: int) -> list[str]:
     try:
+        # icefall writes Python lists; this reads them and runs no code
         symbols = ast.literal_eval(value)
     except (ValueError, SyntaxError) as error:
         raise DataError(f"{path}:{number}: not a list of symbols: {value!r}") from error
