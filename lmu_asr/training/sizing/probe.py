@@ -127,6 +127,7 @@ def evened_out(costs: Sequence[StepMemory]) -> list[StepMemory]:
 
 def _through(first: Probe, second: Probe, low: float, high: float) -> MemoryLine:
     """The line through two peaks in MiB."""
+    # chance may make the larger step look smaller, and fitting divides by the slope
     slope = max(1.0, (high - low) * MIB / (second.padded_frames - first.padded_frames))
     return MemoryLine(max(0.0, low * MIB - slope * first.padded_frames), slope)
 
@@ -184,6 +185,7 @@ class Prober:
         generator = torch.Generator().manual_seed(self.seed)
         size = (rows, bucket.frames, self.bins)  # (N, T, F)
         views = [torch.randn(size, generator=generator) for _ in range(self.step.head.views)]
+        # two tokens in turn: equal neighbours would need more frames, for a blank between them
         targets = [[1 + place % 2 for place in range(bucket.tokens)]] * rows
         names = [f"probe-{row}" for row in range(rows)]
         return TrainBatch(tuple(views), torch.full((rows,), bucket.frames), targets, names, 0.0)

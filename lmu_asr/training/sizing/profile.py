@@ -75,6 +75,7 @@ def free_bytes(device: torch.device, processes: int, most_mib: int = 0) -> int:
     """
     if device.type == "cuda":
         used = torch.cuda.memory_allocated(device)
+        # what torch's allocator keeps is free for this process, though not for the driver
         cached = torch.cuda.memory_reserved(device) - used
         free = int(torch.cuda.mem_get_info(device)[0]) + cached
     else:
@@ -136,6 +137,7 @@ def _percentiles(ranked: NDArray[np.int64]) -> dict[str, int]:
 def _buckets(lengths: Lengths, ranked: NDArray[np.int64], count: int) -> list[Bucket]:
     audio = np.cumsum(ranked, dtype=np.float64)
     places = np.searchsorted(audio, audio[-1] * np.arange(1, count + 1) / count)
+    # few distinct lengths give fewer buckets
     edges = np.unique(ranked[np.minimum(places, len(ranked) - 1)])
     sizes = np.searchsorted(ranked, edges, side="right")
     counted = lengths.frames[lengths.counted]
@@ -191,6 +193,7 @@ class TensorMemory(TorchDispatchMode):
     def _count(self, value: Tensor) -> None:
         storage = value.untyped_storage()
         key = storage.data_ptr()
+        # an empty storage has address 0; a known one is a view or was there before
         if key == 0 or key in self._known:
             return
         size = storage.nbytes()
@@ -244,6 +247,7 @@ def forget_resident_peak() -> bool:
     """Let the peak of resident memory start anew, from what is in use; whether that works (Linux)."""
     give_back_free_memory()
     try:
+        # 5 sets VmHWM back (proc(5))
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return False

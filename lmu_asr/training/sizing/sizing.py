@@ -62,6 +62,7 @@ class Sizing:
         """Set how ``step`` computes batches, the same in every process; None: nothing is planned."""
         hand = self.config.train.frame_limit
         if hand:
+            # no utterance is as short as 0 frames, and the last limit serves all that are longer
             step.limits = [(0, hand)]
         why_not = self._why_not(step)
         if why_not is not None:
@@ -94,6 +95,7 @@ class Sizing:
             speech,
             self.world.world_size,
         )
+        # rank 0 reads for all: measuring is a collective, so all must measure or none
         known = Plan.load(self.path, keys) if self.world.is_main and not self.fresh else None
         plan: Plan | None = self.world.broadcast(known)
         if plan is not None:
@@ -103,6 +105,7 @@ class Sizing:
         world, most = self.world, self.config.train.memory_mib
         free = free_bytes(world.device, world.local_world_size, most)
         if world.device.type == "cpu":
+            # features kept in memory are read later, and must still find room
             free -= self.source.bytes_to_come()
         plan = common_plan(self.world.gather(make_plan(self.config, step, speech, free, loading)))
         if self.world.is_main:
