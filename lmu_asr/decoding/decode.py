@@ -146,12 +146,6 @@ class Session:
         for path in self.out.glob(".posteriors-*"):
             shutil.rmtree(path, ignore_errors=True)
 
-    def remove_files(self) -> None:
-        """Remove the files of an earlier decode, so that none is taken for one of this."""
-        for pattern in (*FILES, "results.json", "scales.json"):
-            for path in self.out.glob(pattern):
-                path.unlink()
-
     def posteriors(self, split: str) -> tuple[Posteriors, dict[str, str]]:
         """Run the encoder over a split: log-probabilities, and transcripts apart from them."""
         decode, features = self.config.decode, self.config.features
@@ -201,6 +195,12 @@ class Session:
         refs = (split_words(decoder.reference_text(method, text)) for text in texts.values())
         hyps = (split_words(decoder.hypothesis_text(method, found.hypotheses[i])) for i in texts)
         return count_errors(refs, hyps)
+
+    def remove_files(self) -> None:
+        """Remove the files of an earlier decode, so that none is taken for one of this."""
+        for pattern in (*FILES, "results.json", "scales.json"):
+            for path in self.out.glob(pattern):
+                path.unlink()
 
     def score(
         self,
@@ -303,6 +303,30 @@ class Session:
         _log_result(result)
 
 
+def _check_methods(methods: Sequence[str]) -> None:
+    if not methods:
+        raise ConfigError("decode.methods is empty: name at least one, such as greedy")
+    repeated = [m for n, m in enumerate(methods) if m in methods[:n]]
+    if repeated:
+        raise ConfigError(f"decode.methods names {repeated[0]!r} twice")
+
+
+def _check_cuts(config: Config, data_dir: Path) -> None:
+    """Find a missing split before anything is computed."""
+    for split in (config.corpus.dev, *config.corpus.test):
+        if not cuts_path(data_dir, split).is_file():
+            have = sorted(p.name.split("_cuts")[0] for p in data_dir.glob("*_cuts.jsonl.gz"))
+            raise DataError(
+                f"{cuts_path(data_dir, split)}: missing; {data_dir} has {', '.join(have) or 'none'}; "
+                "correct corpus.dev or corpus.test, or extract features first (stage 1)"
+            )
+
+
+def cuts_path(data_dir: Path, split: str) -> Path:
+    """Return the manifest of a split that stage 1 leaves."""
+    return data_dir / f"{split}_cuts.jsonl.gz"
+
+
 def make_decoder(config: Config, lang: Lang, graph_dir: Path, head: Head) -> Decoder:
     """Load the graphs that ``decode.methods`` need, and the engine.
 
@@ -346,30 +370,6 @@ def _language_models(
         logging.info("prefix_beam: %s does not exist: no language model is fused", path)
         return None, None
     return NgramScorer.load(path), NgramScorer.load(larger) if rescoring else None
-
-
-def cuts_path(data_dir: Path, split: str) -> Path:
-    """Return the manifest of a split that stage 1 leaves."""
-    return data_dir / f"{split}_cuts.jsonl.gz"
-
-
-def _check_cuts(config: Config, data_dir: Path) -> None:
-    """Find a missing split before anything is computed."""
-    for split in (config.corpus.dev, *config.corpus.test):
-        if not cuts_path(data_dir, split).is_file():
-            have = sorted(p.name.split("_cuts")[0] for p in data_dir.glob("*_cuts.jsonl.gz"))
-            raise DataError(
-                f"{cuts_path(data_dir, split)}: missing; {data_dir} has {', '.join(have) or 'none'}; "
-                "correct corpus.dev or corpus.test, or extract features first (stage 1)"
-            )
-
-
-def _check_methods(methods: Sequence[str]) -> None:
-    if not methods:
-        raise ConfigError("decode.methods is empty: name at least one, such as greedy")
-    repeated = [m for n, m in enumerate(methods) if m in methods[:n]]
-    if repeated:
-        raise ConfigError(f"decode.methods names {repeated[0]!r} twice")
 
 
 def _log_result(result: Results) -> None:

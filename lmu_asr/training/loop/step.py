@@ -153,30 +153,6 @@ class GradientStep:
         # one copy for all counts, which makes the CPU wait for the device once
         return StepSums(*self.flat.extra.tolist())
 
-    def probe(self, batch: TrainBatch) -> None:
-        """Compute a batch whole, for its memory alone; no gradient stays.
-
-        Raises:
-            MemoryError: it does not fit.
-        """
-        # the plan's own limits would split what is to be measured whole
-        limits, self.limits = self.limits, ()
-        problem = self._try([batch], None, 1.0)
-        self.limits, self.losses = limits, []
-        self.flat.zero()
-        if problem is not None:
-            self._free()
-            raise MemoryError(problem)
-
-    def bad_utterances(self) -> list[tuple[str, float]]:
-        """Ids and losses of this process's utterances with an infinite or undefined loss."""
-        rows = ((i, v) for ids, losses in self.losses for i, v in zip(ids, losses.tolist()))  # noqa: B905
-        return [(name, value) for name, value in rows if not abs(value) < float("inf")]
-
-    def utterances(self) -> list[str]:
-        """Ids of this process's utterances of the last step."""
-        return [name for ids, _ in self.losses for name in ids]
-
     def _local(self, batches: Sequence[TrainBatch], scale: float) -> tuple[int, bool]:
         """Gradients of this process; returns how often memory ran out, and whether to give up."""
         limit, failures = self.frame_limit, 0
@@ -206,25 +182,6 @@ class GradientStep:
         self._note(failures > 0, limit)
         return failures, False
 
-    def _parts(self, batch: TrainBatch, limit: int | None) -> Iterator[TrainBatch]:
-        """Chunks within ``limit`` and within what the plan allows for utterances of that length."""
-        longest = batch.views[0].shape[1]
-        planned = next((most for frames, most in self.limits if longest <= frames), None)
-        if planned is None and self.limits:
-            planned = self.limits[-1][1]
-        return batch.chunks(min(filter(None, (limit, planned)), default=None))
-
-    def _note(self, failed: bool, limit: int | None) -> None:
-        self.thrashed = self.thrashed + 1 if failed else 0
-        if self.thrashed >= 2:
-            self.frame_limit, self.thrashed = limit, 0
-            logging.warning(
-                "rank %d: two steps in a row ran out of memory: chunks of at most %s frames from "
-                "now on; a smaller train.max_duration avoids the retries",
-                self.world.rank,
-                limit,
-            )
-
     def _try(self, batches: Sequence[TrainBatch], limit: int | None, scale: float) -> str | None:
         """One try; returns what ran out, or None. The exception is gone when this returns."""
         self.flat.zero()
@@ -238,13 +195,18 @@ class GradientStep:
             return (str(error).splitlines() or [type(error).__name__])[0][:160]
         return None
 
-    def _make_gradients(self) -> FlatGradients:
-        return FlatGradients(self.model.parameters(), SLOTS)
-
     def _passes(self, batches: Sequence[TrainBatch], limit: int | None, scale: float) -> None:
         for batch in batches:
             for part in self._parts(batch, limit):
                 self._backward(part, scale)
+
+    def _parts(self, batch: TrainBatch, limit: int | None) -> Iterator[TrainBatch]:
+        """Chunks within ``limit`` and within what the plan allows for utterances of that length."""
+        longest = batch.views[0].shape[1]
+        planned = next((most for frames, most in self.limits if longest <= frames), None)
+        if planned is None and self.limits:
+            planned = self.limits[-1][1]
+        return batch.chunks(min(filter(None, (limit, planned)), default=None))
 
     def _backward(self, part: TrainBatch, scale: float) -> None:
         device = self.world.device
@@ -273,6 +235,44 @@ class GradientStep:
         if self.world.device.type == "cuda":
             # the retry needs blocks of other sizes than those that the allocator keeps
             torch.cuda.empty_cache()
+
+    def _note(self, failed: bool, limit: int | None) -> None:
+        self.thrashed = self.thrashed + 1 if failed else 0
+        if self.thrashed >= 2:
+            self.frame_limit, self.thrashed = limit, 0
+            logging.warning(
+                "rank %d: two steps in a row ran out of memory: chunks of at most %s frames from "
+                "now on; a smaller train.max_duration avoids the retries",
+                self.world.rank,
+                limit,
+            )
+
+    def probe(self, batch: TrainBatch) -> None:
+        """Compute a batch whole, for its memory alone; no gradient stays.
+
+        Raises:
+            MemoryError: it does not fit.
+        """
+        # the plan's own limits would split what is to be measured whole
+        limits, self.limits = self.limits, ()
+        problem = self._try([batch], None, 1.0)
+        self.limits, self.losses = limits, []
+        self.flat.zero()
+        if problem is not None:
+            self._free()
+            raise MemoryError(problem)
+
+    def bad_utterances(self) -> list[tuple[str, float]]:
+        """Ids and losses of this process's utterances with an infinite or undefined loss."""
+        rows = ((i, v) for ids, losses in self.losses for i, v in zip(ids, losses.tolist()))  # noqa: B905
+        return [(name, value) for name, value in rows if not abs(value) < float("inf")]
+
+    def utterances(self) -> list[str]:
+        """Ids of this process's utterances of the last step."""
+        return [name for ids, _ in self.losses for name in ids]
+
+    def _make_gradients(self) -> FlatGradients:
+        return FlatGradients(self.model.parameters(), SLOTS)
 
 
 OUT_OF_MEMORY = (

@@ -141,7 +141,7 @@ class Trainer:
         rows = self._restore()
         if self.state.finished:
             log_main(self.world, "%s: training has finished already", self.exp_dir)
-            # a kill between the last checkpoint and the summary left it out
+            # a kill between the last checkpoint and the summary may have left it out
             if self.world.is_main and not (self.exp_dir / "training.json").is_file():
                 write_summary(self.exp_dir, self.config, self.model, self.state, rows, self.world)
             self.store.wait()
@@ -187,19 +187,6 @@ class Trainer:
             sums = self._step(group)
             self._after_step(sums)
 
-    def _end_epoch(self) -> None:
-        """Validate, note the epoch, save."""
-        state, last = self.state, self._is_last_epoch()
-        best = False
-        if last or (state.epoch + 1) % self.options.validate_every == 0:
-            best = self._note_validation(self._validate())
-        # only now: a run stopped during validation validates again when it goes on
-        state.epoch, state.batch = state.epoch + 1, 0
-        self._tick()
-        log_main(self.world, "epoch %d: %.1f s", state.epoch, state.epoch_seconds)
-        state.epoch_seconds = 0.0
-        self.save(best)
-
     def _step(self, group: list[TrainBatch]) -> StepSums:
         """One optimiser step."""
         state = self.state
@@ -231,9 +218,23 @@ class Trainer:
         state.batch += len(group)
         return sums
 
+    def _seed_step(self) -> None:
+        seed_everything(self.config.seed, "step", self.state.step, self.world.rank)
+
     def _learning_rate(self) -> float:
         state = self.state
         return learning_rate(state.step, self.total_steps, self.options, state.steps_per_epoch)
+
+    def _account(self, sums: StepSums, norm: float) -> None:
+        window = self.state.window
+        window.loss += sums.loss
+        window.frames += sums.frames
+        window.grad_norm += norm
+        window.steps += 1
+        window.seconds += sums.seconds
+        window.real_frames += sums.real_frames
+        window.padded_frames += sums.padded_frames
+        self.state.audio_seconds += sums.seconds
 
     def _skip(self, sums: StepSums, norm: float) -> None:
         """Leave the weights as they are, and write out whose fault it was."""
@@ -256,17 +257,6 @@ class Trainer:
                 f"and gradient: lower train.lr (now {self.options.lr}); last: {reason}, "
                 f"utterance {names[0] if names else '-'}"
             )
-
-    def _account(self, sums: StepSums, norm: float) -> None:
-        window = self.state.window
-        window.loss += sums.loss
-        window.frames += sums.frames
-        window.grad_norm += norm
-        window.steps += 1
-        window.seconds += sums.seconds
-        window.real_frames += sums.real_frames
-        window.padded_frames += sums.padded_frames
-        self.state.audio_seconds += sums.seconds
 
     def _after_step(self, sums: StepSums) -> None:
         state = self.state
@@ -291,6 +281,19 @@ class Trainer:
         self.metrics.add("train", state.step, state.epoch + 1, **metrics)
         self.display.report(state.epoch + 1, state.step, metrics)
         state.window = Window()
+
+    def _end_epoch(self) -> None:
+        """Validate, note the epoch, save."""
+        state, last = self.state, self._is_last_epoch()
+        best = False
+        if last or (state.epoch + 1) % self.options.validate_every == 0:
+            best = self._note_validation(self._validate())
+        # only now: a run stopped during validation validates again when it goes on
+        state.epoch, state.batch = state.epoch + 1, 0
+        self._tick()
+        log_main(self.world, "epoch %d: %.1f s", state.epoch, state.epoch_seconds)
+        state.epoch_seconds = 0.0
+        self.save(best)
 
     def _validate(self) -> DevResult:
         """Loss and error rate of the development split with the weights that decoding would take."""
@@ -362,37 +365,6 @@ class Trainer:
             "environment": environment(),
         }
 
-    def _restore(self) -> list[dict[str, Any]]:
-        """Set everything from the newest whole checkpoint; returns the metrics history."""
-        found = None
-        if self.world.is_main:
-            self.store.clean()
-            found = self.store.latest_good()
-        # rank 0 reads for all: none may take another checkpoint than the rest
-        checkpoint: Checkpoint | None = self.world.broadcast(found)
-        if checkpoint is None:
-            return []
-        meta = checkpoint.meta
-        self.identity.check(meta.get("identity", {}), str(checkpoint.path))
-        self.state = RunState.from_json(meta.get("state", {}))
-        restore(checkpoint, self.model, self.optimizer, self.average)
-        self.scale.scale = self.state.loss_scale
-        self.scale.good_steps = self.state.loss_scale_good_steps
-        self.gradients.frame_limit = restore_rank(checkpoint, self.world)
-        if self.world.is_main:
-            self.store.discard_after(self.state.step)
-            self.store.relink(self.state.step, self._is_best_step())
-        if not self.state.finished:
-            log_main(
-                self.world,
-                "going on from %s: epoch %d, batch %d, step %d",
-                checkpoint.path,
-                self.state.epoch,
-                self.state.batch,
-                self.state.step,
-            )
-        return list(meta.get("metrics", []))
-
     def _finish(self) -> None:
         """Average the best epochs, write the summary, mark the run as finished."""
         self.store.wait()
@@ -429,8 +401,43 @@ class Trainer:
             f"saved at epoch {self.state.epoch}, batch {self.state.batch}, step {self.state.step}"
         )
 
-    def _seed_step(self) -> None:
-        seed_everything(self.config.seed, "step", self.state.step, self.world.rank)
+    def _restore(self) -> list[dict[str, Any]]:
+        """Set everything from the newest whole checkpoint; returns the metrics history."""
+        found = None
+        if self.world.is_main:
+            self.store.clean()
+            found = self.store.latest_good()
+        # rank 0 reads for all: none may take another checkpoint than the rest
+        checkpoint: Checkpoint | None = self.world.broadcast(found)
+        if checkpoint is None:
+            return []
+        meta = checkpoint.meta
+        self.identity.check(meta.get("identity", {}), str(checkpoint.path))
+        self.state = RunState.from_json(meta.get("state", {}))
+        restore(checkpoint, self.model, self.optimizer, self.average)
+        self.scale.scale = self.state.loss_scale
+        self.scale.good_steps = self.state.loss_scale_good_steps
+        self.gradients.frame_limit = restore_rank(checkpoint, self.world)
+        if self.world.is_main:
+            self.store.discard_after(self.state.step)
+            self.store.relink(self.state.step, self._is_best_step())
+        if not self.state.finished:
+            log_main(
+                self.world,
+                "going on from %s: epoch %d, batch %d, step %d",
+                checkpoint.path,
+                self.state.epoch,
+                self.state.batch,
+                self.state.step,
+            )
+        return list(meta.get("metrics", []))
+
+    def _is_best_step(self) -> bool:
+        """Whether the restored state is the best epoch's end, whose links a kill may have left out."""
+        state = self.state
+        if state.finished or not state.epochs:
+            return False
+        return state.epochs[-1].epoch == state.best_epoch and state.epochs[-1].step == state.step
 
     def _tick(self) -> None:
         """Bring wall time and CPU time up to now."""
@@ -449,13 +456,6 @@ class Trainer:
             logging.warning("host memory is nearly used up: saving now; lower train.num_workers")
             return True
         return since > 60.0 * self.options.checkpoint_minutes
-
-    def _is_best_step(self) -> bool:
-        """Whether the restored state is the best epoch's end, whose links a kill may have left out."""
-        state = self.state
-        if state.finished or not state.epochs:
-            return False
-        return state.epochs[-1].epoch == state.best_epoch and state.epochs[-1].step == state.step
 
     def _is_out_of_steps(self) -> bool:
         return 0 < self.options.max_steps <= self.state.step
