@@ -311,6 +311,7 @@ class CheckpointStore:
         # a newer save takes the place of a failed one, except of best.pt and of an epoch's weights
         queue = [w for w in self.failed if w.best or not w.newest or write is None]
         queue += [write] if write else []
+        # no daemon: the interpreter waits for a write that has begun
         thread = threading.Thread(target=self._write_all, args=(queue,), name="checkpoint")
         try:
             thread.start()

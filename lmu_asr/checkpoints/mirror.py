@@ -93,6 +93,7 @@ class MirroredStore(CheckpointStore):
         done = super().wait()
         if self._copier:
             self._copier.join()
+        # once more, here, where an error reaches the caller
         self._copy()
         return done
 

@@ -125,6 +125,7 @@ def viterbi_states(scores: np.ndarray, graph: FstArrays) -> tuple[np.ndarray, fl
     best = np.full(graph.num_states, -np.inf)
     best[graph.start] = 0.0
     back = np.zeros((len(scores), graph.num_states), dtype=np.int32)
+    # float64, since the sum runs over thousands of frames
     for frame, row in enumerate(scores.astype(np.float64)):
         ways = best[src] + weight + row[label]  # (E,)
         best = np.full(graph.num_states, -np.inf)
@@ -160,6 +161,7 @@ def viterbi_alignment(scores: np.ndarray, tokens: Sequence[int]) -> tuple[list[i
     skip[3::2] = labels[3::2] != labels[1:-2:2]
     best = np.full(len(labels) + 2, -np.inf)  # two cells of padding before the states
     best[2] = 0.0
+    # steps back of 0 to 2 states: one byte a cell, since long audio has many
     back = np.zeros((len(scores), len(labels)), dtype=np.int8)
     for frame, emission in enumerate(scores[:, labels].astype(np.float64)):
         ways = np.stack([best[2:], best[1:-1], np.where(skip, best[:-2], -np.inf)])
@@ -170,6 +172,7 @@ def viterbi_alignment(scores: np.ndarray, tokens: Sequence[int]) -> tuple[list[i
     if len(tokens) and best[state + 1] > best[state + 2]:
         state -= 1
     score = float(best[2 + state])
+    # no alignment: there are too few frames even without blanks
     if np.isneginf(score):
         raise DataError(f"{len(scores)} frames cannot carry {len(tokens)} tokens and their repeats")
     path = []

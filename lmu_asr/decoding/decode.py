@@ -221,6 +221,7 @@ class Session:
                 result = replace(result, oracle=oracle)
             results.append(result)
             self._write_files(results[-1], scores, found)
+        # without a reference last in the summary, which is sorted by rate
         rates = {r.method: math.inf if r.wer.rate is None else r.wer.rate for r in results}
         write_wer_summary(self.out / f"wer-summary-{split}.txt", rates)
         return results
@@ -363,6 +364,7 @@ def _language_models(
             f"{larger} does not exist, and {rescoring[0]} needs it: set lm.rescore_order above"
             " lm.order and run stage 3 again"
         )
+    # phones have no word boundary, so a prefix never tells when a word is complete
     fused = "prefix_beam" in methods and lang.unit != "phone"
     if not rescoring and not fused:
         return None, None

@@ -83,6 +83,7 @@ class Decoder:
             self.lang,
             replace(self.options, **vars(scales)),
             batch.ids,
+            # greedy and prefix beam search have none
             self.graphs.get(row.graph),
             self.engine,
             self.lm,

@@ -45,6 +45,7 @@ class Method:
 
 
 METHODS = {
+    # in greedy and H no other score competes, so an acoustic scale changes no order of paths
     "greedy": Method(greedy, ("blank_penalty",), finds_tokens=True),
     "prefix_beam": Method(prefix_beam, ("lm_scale", "blank_penalty"), finds_tokens=True),
     "H": Method(one_best, ("blank_penalty",), "H", finds_tokens=True),

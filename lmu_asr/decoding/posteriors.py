@@ -142,6 +142,7 @@ def compute_posteriors(
         _check_new(batch.ids, texts)
         posteriors.audio_seconds += float(sum(batch.durations))
         texts.update(zip(batch.ids, batch.texts, strict=True))
+        # transcripts stay apart, so that no search can see them
         posteriors.add(PosteriorBatch(list(batch.ids), log_probs, lens))
     if not texts:
         raise DataError(f"{name}: no utterances to decode")

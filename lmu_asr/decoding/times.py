@@ -76,6 +76,7 @@ def write_textgrid(
             f"        intervals: size = {len(intervals)}",
         ]
         for number, (begin, stop, label) in enumerate(intervals, 1):
+            # Praat doubles a quotation mark inside a text
             text = label.replace('"', '""')
             lines += [
                 f"        intervals [{number}]:",
@@ -95,6 +96,7 @@ def _intervals(spans: Sequence[Span], num_frames: int) -> list[tuple[int, int, s
             out.append((at, span.begin, ""))
         out.append((span.begin, span.end, span.label))
         at = span.end
+    # a tier of a TextGrid has at least one interval
     if at < num_frames or not out:
         out.append((at, num_frames, ""))
     return out

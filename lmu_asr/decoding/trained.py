@@ -84,6 +84,7 @@ def _prepared(model: SpeechModel, decode: DecodeConfig) -> SpeechModel:
     """Return the model with the weights that ``decode.weights`` and streaming on a CPU ask for."""
     if decode.weights == "int8" and not is_quantized(model):
         return quantize(model)
+    # packed weights are for the CPU and for short chunks, which are bound by reading weights
     if decode.streaming and not torch.cuda.is_available() and not is_quantized(model):
         return pack_for_streaming(model)
     return model

@@ -85,9 +85,9 @@ def tune_scales(
     """Search dev along one scale after the other and take the lowest error rate.
 
     First every value of an axis is tried, then, again and again, the neighbours of the best point
-    (also those two scales away, as penalty and LM scale rise together), until none is better. An axis
-    goes on past its ends while that helps; one of a single value is
-    fixed. Of equal rates the smallest scales win, in the order acoustic, language model, penalty.
+    (also those in two scales at once, as penalty and LM scale rise together), until none is better.
+    An axis goes on past its ends while that helps; one of a single value is fixed. Of equal rates
+    the smallest scales win, in the order acoustic, language model, penalty.
 
     Args:
         method: the search.
@@ -156,6 +156,7 @@ class _Sweep:
             logging.info(text, self.method, name, at)
             return
         if at == values[-1]:
+            # rounded, so that steps of 0.1 do not collect digits
             values.append(round(2 * at - values[-2], 6))
         elif name == "blank_penalty" or 2 * at > values[1]:
             values.insert(0, round(2 * at - values[1], 6))

@@ -80,6 +80,7 @@ def compare(first: Results, second: Results, first_dir: Path, second_dir: Path) 
     own, other = zip(*pairs.values(), strict=True)
     texts = [_read_texts(first, first_dir), _read_texts(second, second_dir)]
     changed = sorted(
+        # equal numbers of errors may be different errors
         (i for i in pairs if pairs[i][0] != pairs[i][1] or _texts_differ(texts, i)),
         key=lambda i: (-abs(pairs[i][0] - pairs[i][1]), i),
     )

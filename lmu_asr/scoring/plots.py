@@ -24,6 +24,7 @@ def plot_results(path: Path, results: Sequence[Results]) -> bool:
     from matplotlib.figure import Figure
 
     splits = sorted({r.split for r in shown})
+    # reversed, since matplotlib counts rows from below
     variants = sorted({_label(r) for r in shown}, reverse=True)
     methods = list(dict.fromkeys(r.method for r in shown))
     figure = Figure(figsize=(5.5 * len(splits) + 1.5, 1.6 + 0.35 * len(variants) * len(methods)))

@@ -219,6 +219,7 @@ def _cpu_model() -> str:
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    # ARM processors have no model name there
     return names[0] if names else platform.machine()
 
 

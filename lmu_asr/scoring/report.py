@@ -178,4 +178,5 @@ def _text(value: str) -> str:
 
 
 def _number(value: float, shown: str) -> str:
+    # the script sorts by this number, not by the text shown
     return f'<td class="n" data-value="{value}">{shown}</td>'

@@ -41,6 +41,7 @@ def write_results(
         raise DataError(f"{corpus_dir}: no variant has decode/results.json; decode first (stage 5)")
     path = corpus_dir / "RESULTS.md"
     plot_results(corpus_dir / "results.png", results)
+    # a variant has a result for each split and method, but one command
     lines = commands or list(dict.fromkeys(map(_command, results)))
     write_results_markdown(path, results, lines, baseline, note)
     return path

@@ -69,6 +69,7 @@ class UtteranceErrors:
         """Edit operations of this utterance."""
         insertions = sum(ref == EPSILON for ref, _ in self.alignment)
         deletions = sum(hyp == EPSILON for _, hyp in self.alignment)
+        # insertions and deletions differ from EPSILON, so they are among the wrong ones
         wrong = sum(ref != hyp for ref, hyp in self.alignment)
         return ErrorCounts(
             insertions, deletions, wrong - insertions - deletions, len(self.alignment) - insertions

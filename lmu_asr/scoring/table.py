@@ -69,6 +69,7 @@ def _row(result: Results, reference: Results | None) -> list[str]:
         result.method,
         result.split,
         ("" if result.unit == "word" else "PER ") + format_rate(result.wer),
+        # characters of phone symbols are no characters of a text
         format_number(result.cer.rate) if result.unit == "word" else "-",
         _significance(result, reference),
         f"{cost.parameters / 1e6:.2f}",
@@ -124,6 +125,7 @@ def format_duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     if seconds < 3600:
         return f"{seconds / 60:.1f} min"
+    # rounded first, or 1 h 59.6 min would read as 1 h 60 min
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes:02d} min"
 

@@ -172,6 +172,7 @@ def _join_side(symbols: Iterable[str]) -> str:
 
 
 def _ranked(counter: Counter) -> Sequence[tuple]:
+    # ties by name, so that the order of the utterances does not show
     return sorted(counter.items(), key=lambda item: (-item[1], item[0]))
 
 

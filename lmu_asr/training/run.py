@@ -69,7 +69,7 @@ def run_training(config: Config, exp_dir: Path, data_dir: Path, lang_dir: Path) 
     try:
         check_stop()
         with joined_world(minutes=config.train.join_minutes) as world:
-            check_stop()
+            check_stop()  # waiting for the others may have taken minutes
             _make_trainer(config, exp_dir, data_dir, lang_dir, world).run()
     except RunStoppedError as stopped:
         _leave(str(stopped))

@@ -51,6 +51,7 @@ class ContextGraph:
             for label, child in children[state].items():
                 fail[child] = self.next[fail[state], label] if state else 0
                 earned[child] = earned[state] + boost
+                # a finished phrase keeps all that it has earned
                 loan[child] = 0.0 if child in ends else loan[state] + boost
                 queue.append(child)
             for label, child in children[state].items():

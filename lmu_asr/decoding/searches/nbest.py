@@ -28,6 +28,7 @@ def least_expected_error(paths: Sequence[Path], scores: np.ndarray) -> int:
 
     Of equal expectations the higher score wins.
     """
+    # less the largest, so that exp of large negative scores does not give 0 throughout
     weights = np.exp(scores - scores.max())
     weights /= weights.sum()
     heavy = np.flatnonzero(weights > NEGLIGIBLE)
@@ -74,6 +75,7 @@ def lattice_oracle_errors(lattice: Lattice, reference: Sequence[int]) -> int:
         for arc in range(offsets[state], offsets[state + 1]):
             target = best[lattice.dst[arc]]
             word = lattice.word[arc]
+            # an epsilon arc consumes no word on either side
             if word == 0:
                 np.minimum(target, row, out=target)
                 continue

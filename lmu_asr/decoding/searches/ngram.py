@@ -67,6 +67,7 @@ class NgramScorer:
             found = self._find(order + 1, row, word) if order < self.model.order else -1
             if found >= 0:
                 total += float(self.model.levels[order].logprob[found])
+                # ARPA files have logarithms to base 10
                 return total * LOG10, self._context(order + 1, found)
             if order == 0:
                 return OOV_LOGPROB, (0, 0)
@@ -104,6 +105,7 @@ class NgramScorer:
 
     def _find(self, order: int, parent: int, word: int) -> int:
         keys = self._keys[order - 1]
+        # parent and word in one number, sorted as the level's rows are, so that bisection finds it
         key = parent * len(self.model.symbols) + word
         at = int(np.searchsorted(keys, key))
         return at if at < len(keys) and keys[at] == key else -1

@@ -88,6 +88,7 @@ class PrefixBeamSearch:
         if self.fusion and self.fusion.lm:
             tree.lm_state[0] = self.fusion.lm.start
         nodes = np.array([0])
+        # the empty prefix: probability 1, and no last token
         blank, label = np.zeros(1), np.full(1, NEG)
         for frame in scores.astype(np.float64):
             nodes, blank, label = self._step(tree, nodes, blank, label, frame)
@@ -104,10 +105,12 @@ class PrefixBeamSearch:
         last = np.array([tree.token[node] for node in nodes])
         total = np.logaddexp(blank, label)
         stay_blank = total + frame[0]
+        # the empty prefix has no token to repeat
         stay_label = np.where(last > 0, label + frame[last], NEG)
         grow = total[:, None] + frame[None, :]  # (B, V)
         # the same token again counts as new only after a blank
         grow[np.arange(len(nodes)), last] = blank + frame[last]
+        # a blank extends no prefix: its share is in stay_blank
         grow[:, 0] = NEG
         self._merge(tree, nodes, stay_label, grow)
         # kept apart from the path sums, since all alignments of a prefix share it
@@ -136,6 +139,7 @@ class PrefixBeamSearch:
             if parent is not None:
                 token = tree.token[node]
                 stay_label[index] = np.logaddexp(stay_label[index], grow[parent, token])
+                # moved, not copied, or the same prefix would stand in the beam twice
                 grow[parent, token] = NEG
 
     def _gains(self, tree: _Prefixes, nodes: np.ndarray, vocab_size: int) -> np.ndarray:
@@ -155,6 +159,7 @@ class PrefixBeamSearch:
         fusion = self.fusion
         if fusion is None or fusion.lm is None:
             return 0.0, (0, 0)
+        # kept: every extension of the node that starts a word asks for the same score
         if node not in tree.completion:
             word = self._last_word(tree, node)
             score, state = 0.0, tree.lm_state[node]
@@ -207,6 +212,7 @@ class PrefixBeamSearch:
             extra = tree.bonus[node]
             if self.fusion is not None and self.fusion.lm is not None:
                 gain, state = self._completion(tree, node)
+                # the last word has no token after it that would complete it
                 extra += gain + self.fusion.lm_scale * self.fusion.lm.end(state)
             if self.fusion is not None and self.fusion.context is not None:
                 extra += float(self.fusion.context.unfinished[tree.context[node]])
@@ -269,6 +275,7 @@ def _hypothesis(
 
 def _best(scores: np.ndarray, count: int) -> np.ndarray:
     """Indices of the ``count`` highest scores, best first, earlier ones first among equals."""
+    # a partition first, since sorting all B times V candidates costs far more
     if len(scores) > 4 * count:
         floor = np.partition(scores, len(scores) - count)[len(scores) - count]
         # all equals of the last one stay in, so that the stable sort below decides among them

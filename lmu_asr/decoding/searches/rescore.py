@@ -115,6 +115,7 @@ def _assemble(
     ends = (pairs[ending] & CONTEXT_MASK).tolist()
     final[ending] += [contexts.end(context) for context in ends]
     return make_lattice(
+        # sorted pairs keep the topological order, since the lattice state is the upper half
         np.searchsorted(pairs, src),
         np.searchsorted(pairs, dst),
         lattice.token[arc],

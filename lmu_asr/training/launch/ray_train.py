@@ -84,6 +84,7 @@ def _fit(launch: Launch, records: Path, stop: _Stop) -> int:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    # Ray's workers have the environment of the cluster, not of this process
     own = {k: v for k, v in os.environ.items() if k.startswith("LMU_ASR_")}
     job = {
         "directory": str(Path.cwd()),

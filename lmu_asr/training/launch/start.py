@@ -83,6 +83,7 @@ def choose_gpus(wanted: str) -> int:
 def start(launch: Launch) -> int:
     """Train; this process becomes the launcher. Ray, which is called, returns an exit status."""
     if launch.gpus == 0:
+        # set before torch is imported in the processes, which then find no GPU at all
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     on_cluster = launch.launcher == "ray" and "RAY_ADDRESS" in os.environ
     if launch.num_nodes == 1 and not on_cluster:

@@ -49,14 +49,16 @@ def evaluate(
     """Evaluate ``model``; every process takes its share of the batches, all get the same result.
 
     ``heartbeat`` is called after every round of batches, in step in all processes; it may raise to
-    stop. ``together``: a pass is a collective, so a process without a batch repeats another's, for
-    nothing, and a batch that memory does not hold is not split. Utterances without a finite loss (too short for their text) count for the error rate alone.
+    stop. ``together``: a pass is a collective, so a process without a batch repeats another's, which
+    does not count, and a batch that does not fit in memory is not split. Utterances without a finite
+    loss (too short for their text) count for the error rate alone.
     """
     training = model.training
     model.eval()
     sums = torch.zeros(5, dtype=torch.float64)  # loss, frames, errors, words, utterances
     try:
         for batches_of_round in _rounds(batches, world.world_size):
+            # a slice, since the last round may have fewer batches than there are processes
             own = batches_of_round[world.rank : world.rank + 1]
             for batch in own or (batches_of_round[:1] if together else []):
                 part = _Part(batch.features, batch.feature_lens, batch.texts)

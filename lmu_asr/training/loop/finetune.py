@@ -38,6 +38,7 @@ def start_from(model: nn.Module, source: str, tokens: str = "") -> None:
     sizes = {name: (len(weights[name]), len(own[name])) for name in head}
     other = [name for name, (before, now) in sizes.items() if before != now]
     if other or (head and tokens and theirs and tokens != theirs):
+        # own values, since load_weights wants every name
         weights.update({name: own[name] for name in head})
         before, now = sizes[(other or head)[0]]
         logging.warning(

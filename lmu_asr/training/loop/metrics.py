@@ -49,6 +49,7 @@ class MetricsLog:
         row = {"kind": kind, "step": step, "epoch": epoch, **values}
         self.rows.append(row)
         if not self._ok:
+            # the append that failed may have left half a line, so the whole file is written
             self._rewrite()
         else:
             self._append(json.dumps(row) + "\n")

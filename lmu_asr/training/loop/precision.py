@@ -43,6 +43,7 @@ def time_precisions(asked: str, prober: Prober, bucket: Bucket) -> dict[str, Any
         return {"asked": asked, "used": used}
     ratio = product_ratio(step.world.device)
     about: dict[str, Any] = {"asked": asked, "used": used, "bf16_product_over_float32": ratio}
+    # without instructions for bfloat16 a whole step could take minutes, so none is tried
     if ratio > WORTH_A_TRY:
         return {**about, "used": "float32"}
     try:

@@ -37,6 +37,7 @@ def prepare_process(config: Config, world: World) -> None:
         torch.use_deterministic_algorithms(True, warn_only=True)
         _keep_empty_memory_empty()
     elif world.device.type == "cuda":
+        # chooses kernels by their time, so two runs may differ in the last bits
         torch.backends.cudnn.benchmark = True
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True

@@ -53,6 +53,7 @@ def restore(
     """
     tensors = checkpoint.tensors
     try:
+        # weights first: DeepSpeed's optimiser copies them when its state is loaded
         model.load_state_dict(parts(tensors["model"], model.state_dict()))
         load_optimizer(optimizer, optimizer_parts(tensors["optimizer"], optimizer))
         if average is not None:

@@ -115,7 +115,7 @@ class LoaderSource:
         return opened[0] if opened else open_shar(self.config.train.shar, index, bins)
 
     def manifest_fingerprint(self) -> str:
-        """SHA-256 over both manifests."""
+        """SHA-256 over what identifies the training data (manifest, or index of shards) and the dev manifest."""
         if self.shar:
             train = fingerprint([self.shar.index.fingerprint, self.config.train.shar_window])
         else:

@@ -167,6 +167,7 @@ class GradientStep:
                 logging.error(
                     "out of memory with a single utterance (%s): %s", parts[0].ids, problem
                 )
+                # the others sum this process's gradients all the same: nothing half done may be in it
                 self.flat.zero()
                 return failures, True
             # a single utterance cannot be split, so half of the largest chunk that can
@@ -204,8 +205,10 @@ class GradientStep:
         """Chunks within ``limit`` and within what the plan allows for utterances of that length."""
         longest = batch.views[0].shape[1]
         planned = next((most for frames, most in self.limits if longest <= frames), None)
+        # longer than any utterance of the plan: as the longest
         if planned is None and self.limits:
             planned = self.limits[-1][1]
+        # 0 in a plan means no limit, as None does
         return batch.chunks(min(filter(None, (limit, planned)), default=None))
 
     def _backward(self, part: TrainBatch, scale: float) -> None:

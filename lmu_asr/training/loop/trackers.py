@@ -56,6 +56,7 @@ def open_tensorboard(directory: Path, rows: Sequence[dict[str, Any]]) -> Tracker
     except ImportError as error:
         logging.warning("no TensorBoard events: %s; metrics.jsonl has everything", error)
         return None
+    # what a killed run wrote after its last checkpoint is written again, so TensorBoard drops it
     step = rows[-1]["step"] + 1 if rows else 0
     return TensorBoard(
         SummaryWriter(str(directory / "tensorboard"), purge_step=step, flush_secs=30)

@@ -106,6 +106,7 @@ class Trainer:
         self.options = config.train
         self.precision = choose_precision(config.train.precision, world)
         self.head = cast(Head, model.head)
+        # before gradients and optimiser are made, which take trained parameters alone
         freeze(model, config.train.freeze)
         strategy = choose_strategy(config, world)
         self.model = strategy.place(model, world).train()
@@ -367,6 +368,7 @@ class Trainer:
 
     def _finish(self) -> None:
         """Average the best epochs, write the summary, mark the run as finished."""
+        # weights of epochs to average may still be on their way to disk
         self.store.wait()
         weights = self.world.broadcast(
             average_epochs(
@@ -419,7 +421,9 @@ class Trainer:
         self.scale.good_steps = self.state.loss_scale_good_steps
         self.gradients.frame_limit = restore_rank(checkpoint, self.world)
         if self.world.is_main:
+            # a damaged file of a later step would push new checkpoints out of train.keep_last
             self.store.discard_after(self.state.step)
+            # a kill between writing a checkpoint and linking it leaves last.pt one behind
             self.store.relink(self.state.step, self._is_best_step())
         if not self.state.finished:
             log_main(

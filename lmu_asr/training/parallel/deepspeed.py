@@ -238,6 +238,7 @@ class Zero(Strategy):
         self.engine = self.deepspeed.initialize(
             model=Autocast(model),
             optimizer=base,
+            # no larger than the model, since DeepSpeed takes the memory of a whole bucket
             config=options(self.world.world_size, min(BUCKET, whole + whole % 2)),
         )[0]
         return cast(torch.optim.Optimizer, ZeroOptimizer(self.engine, groups))

@@ -78,6 +78,7 @@ class ShardedGradients(FlatGradients):
         """Clear gradients and sums."""
         self.buffer.zero_()
         for parameter in self.parameters:
+            # FSDP makes the sharded gradients itself, so there is no vector to be a view of
             parameter.grad = None
 
     def parts(self) -> list[Tensor]:

@@ -137,6 +137,7 @@ def available_cores() -> int:
 
 def _cgroup_quota() -> int | None:
     with contextlib.suppress(OSError, ValueError):
+        # without a quota the limit is "max", which is no number
         limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return max(1, round(int(limit) / int(period)))
     return None

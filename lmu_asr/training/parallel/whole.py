@@ -23,6 +23,7 @@ def whole(value: Any, keep: bool) -> Any:
     ``keep`` says so and as None elsewhere; others as they are.
     """
     if is_shard(value):
+        # every process gathers, also those that keep nothing: gathering is a collective
         full = value.full_tensor()
         return full.detach().cpu() if keep else None
     if isinstance(value, dict):
@@ -44,6 +45,7 @@ def part_of(value: Any, like: Any) -> Any:
     from torch.distributed.tensor import distribute_tensor
 
     moved = value.to(like.device)
+    # no rank sends: every process holds the whole tensor and cuts out its own part
     return distribute_tensor(moved, like.device_mesh, like.placements, src_data_rank=None)
 
 

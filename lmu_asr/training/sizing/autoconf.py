@@ -86,6 +86,7 @@ class Planner:
             costs.append(cost)
         costs = evened_out(self._seen_again(costs))
         for bucket, cost in zip(self.speech.buckets, costs, strict=True):
+            # the first is the longest: it is run for real where there is time, however small
             planned = self._plan(bucket, cost, check=not found)
             if planned is None:
                 return None

@@ -208,6 +208,7 @@ class Prober:
         return memory.peak, resident.bytes if self._resident else None, seconds
 
     def _measure_gpu(self, batch: TrainBatch) -> tuple[int, None, float]:
+        # kernels that are still queued would count as this step's time
         torch.cuda.synchronize(self.device)
         before = torch.cuda.memory_allocated(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)

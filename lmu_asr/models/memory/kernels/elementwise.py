@@ -1,8 +1,8 @@
 """Norm, gate, dropped branch: one pass forward and one back, compiled or in torch.
 
 Each function takes the compiled path for float32 on the CPU where the library could be built, and
-torch's own operators otherwise; bfloat16 on the CPU, as autocast's products give it, is widened first. Both give the same values up to rounding; the random bits of
-dropped branches differ.
+torch's own operators otherwise. On the CPU the bfloat16 products of autocast are first cast to
+float32. Both paths give the same values up to rounding; the random bits of dropped branches differ.
 
 Legend: N batch, T frames, R rows (frames of all utterances), D features, H hidden.
 """
