@@ -18,42 +18,9 @@ from lmu_asr.models.system import build_model, load_model, save_model
 from lmu_asr.training.run import run_training
 from tests.training.tiny_data import BINS, OPTIONS, make_data
 
-LAYERS = '''
-"""Gated convolutions: a layer for the stack that others share."""
-
-from dataclasses import dataclass
-
-from torch import nn
-
-from lmu_asr.models.stack import Stack
-from lmu_asr.options import opt
-
-
-@dataclass(frozen=True)
-class Options:
-    """The section model.NAME."""
-
-    kernel: int = opt(5, "frames that a layer sees", min=1)
-
-
-class GatedConv(nn.Module):
-    def __init__(self, dim: int, kernel: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv1d(dim, 2 * dim, kernel, padding=kernel // 2)
-
-    def forward(self, x, lens):
-        return x + nn.functional.glu(self.conv(x.transpose(1, 2)), dim=1).transpose(1, 2)
-
-
-def build(config, options, input_dim):
-    """A stack of gated convolutions."""
-    return Stack(
-        config,
-        input_dim,
-        lambda i: GatedConv(config.dim, options.kernel),
-        why_offline="a gated convolution does not stream",
-    )
-'''
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs/encoders.md").read_text()
+LAYERS = PAGE.split("```python\n")[1].split("```")[0]  # the example, as it is printed
 WHOLE = '''
 """Stacked frames and one product: an encoder without the shared stack."""
 
