@@ -108,6 +108,7 @@ def check_seal(data: bytes, where: str) -> None:
     Raises:
         CheckpointError: cut, changed, or never sealed.
     """
+    # a view, since slicing bytes would copy the whole file
     body, comment = memoryview(data)[:-SEAL_BYTES], data[-SEAL_BYTES:]
     if not comment.startswith(SEAL):
         raise CheckpointError(f"{where}: cut short or not sealed ({len(data)} bytes)")

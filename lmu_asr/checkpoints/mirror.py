@@ -107,6 +107,7 @@ class MirroredStore(CheckpointStore):
     def _write_all(self, queue: list[Any]) -> None:
         super()._write_all(queue)
         self._again = True
+        # a copier at work looks again by itself
         if self._copier is None or not self._copier.is_alive():
             self._copier = threading.Thread(target=self._copy_quietly, name="mirror", daemon=True)
             self._copier.start()

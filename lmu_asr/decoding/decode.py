@@ -297,6 +297,7 @@ class Session:
         write_errs(self.out / f"cer-errs-{name}.txt", scores.chars)
         write_report(self.out / f"report-{name}.html", result, scores)
         spans = {i: hypothesis_spans(h) for i, h in sorted(found.hypotheses.items())}
+        # phones decoded greedily have no words in time, so there is no file
         if any(spans.values()):
             shift = self.config.features.frame_shift_ms / 1000
             seconds = self.trained.model.subsampling_factor * shift

@@ -35,6 +35,7 @@ def write_ctm(path: Path, spans: Mapping[str, Sequence[Span]], frame_seconds: fl
         frame_seconds: seconds of one frame after subsampling.
     """
     lines = [
+        # CTM wants a channel, and an utterance here has one
         f"{name} 1 {span.begin * frame_seconds:.3f} {(span.end - span.begin) * frame_seconds:.3f}"
         f" {span.label} {span.confidence:.4f}\n"
         for name, words in spans.items()

@@ -40,6 +40,7 @@ class Trained:
         frames = self.model.encoder.latency_frames
         if not self.model.streaming or math.isinf(frames):
             return None
+        # the last frame is known when its window ends, a frame length after its start
         return (frames - 1) * features.frame_shift_ms + features.frame_length_ms
 
 

@@ -145,7 +145,7 @@ class Stack(Encoder):
 
 def make_stack(config: ModelConfig, input_dim: int, make_mixer: MakeMixer) -> Stack:
     """A stack of pre-norm blocks, each a mixer and a gated feed-forward."""
-    # two branches a layer add up: smaller initial weights keep the sum's variance near 1
+    # two branches a layer add up: smaller initial weights keep their sum alike at any depth
     hidden, scale = round(config.ff_mult * config.dim), (2 * config.num_layers) ** -0.5
 
     def make_layer(i: int) -> Block:

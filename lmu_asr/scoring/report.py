@@ -52,6 +52,7 @@ for (const table of document.querySelectorAll("table.sort")) {
 }
 """
 
+# inline, since style and script must be in the same file
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 

@@ -15,6 +15,7 @@ from lmu_asr.decoding.searches.ngram import NgramScorer, State
 from lmu_asr.fsa.lattice import Lattice, Path, make_lattice
 from lmu_asr.lang.lang import Lang
 
+# a pair is one int64: the lattice state above these bits, the context below
 CONTEXT_BITS = 32
 CONTEXT_MASK = (1 << CONTEXT_BITS) - 1
 

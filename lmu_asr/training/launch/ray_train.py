@@ -109,6 +109,7 @@ def _fit(launch: Launch, records: Path, stop: _Stop) -> int:
         try:
             trainer.fit()
         except Exception as error:
+            # the last line of the traceback that Ray hands on is the error itself
             logging.error("Ray Train: %s", str(error).strip().splitlines()[-1])
             return 1
     if stop.file.exists() or stop.file.with_name(STOPPED).exists():

@@ -36,6 +36,7 @@ def parse(argv: Sequence[str]) -> Launch:
     """
     args = _parser().parse_args(argv)
     gpus = choose_gpus(args.ngpu)
+    # one process a GPU; --nproc counts on a CPU alone
     processes = gpus or args.nproc
     launcher = args.launcher
     if launcher == "auto":

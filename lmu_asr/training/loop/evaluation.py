@@ -63,8 +63,9 @@ def evaluate(
             for batch in own or (batches_of_round[:1] if together else []):
                 part = _Part(batch.features, batch.feature_lens, batch.texts)
                 found = _evaluate_part(model, part, lang, world.device, precision, together)
-                # times 0 and not left out, so that a repeated batch adds nothing to a total
+                # a repeated batch is another process's: the pass was needed, its figures are not
                 sums += found if own else 0.0 * found
+            # once a round, since in training it is a collective
             heartbeat()
     finally:
         model.train(training)

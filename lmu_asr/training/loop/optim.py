@@ -77,6 +77,7 @@ def learning_rate(
     if step <= warmup or config.schedule == "constant":
         return warm
     if config.schedule == "noam":
+        # without a warm-up the peak is at step 1
         return max(floor, config.lr * math.sqrt(max(warmup, 1) / step))
     if config.schedule == "constant_decay":
         start = max(warmup, round((1.0 - config.decay_share) * total_steps))

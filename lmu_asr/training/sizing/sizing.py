@@ -118,6 +118,7 @@ class Sizing:
 def common_plan(plans: Sequence[Plan]) -> Plan:
     """What every process can do: the smallest micro-batches, and recomputation if one needs it."""
     chosen = next((plan for plan in plans if plan.grad_checkpoint["used"]), plans[0])
+    # micro-batches with and without recomputation are sized by different memory
     alike = [
         plan for plan in plans if plan.grad_checkpoint["used"] == chosen.grad_checkpoint["used"]
     ]
