@@ -11,22 +11,11 @@ from typing import TypeVar
 
 from lmu_asr.errors import GraphError
 from lmu_asr.fsa.options import SearchOptions
+from lmu_asr.host_memory import host_memory
 
 T = TypeVar("T")
 ATTEMPTS = 6
 SHARE = 0.9
-
-
-def available_bytes() -> int:
-    """Memory that this machine can still give, in bytes; 0 where it cannot be known."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return 0
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 def peak_bytes() -> int:
@@ -46,7 +35,7 @@ def memory_limit(extra: int | None = None) -> Iterator[None]:
     The limit is of the whole process and is lifted on leaving.
     """
     if extra is None:
-        extra = int(available_bytes() * SHARE)
+        extra = int(host_memory().available * SHARE)
     before = resource.getrlimit(resource.RLIMIT_AS)
     limit = _address_space() + extra
     if not extra or (before[0] != resource.RLIM_INFINITY and before[0] <= limit):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from lmu_asr.errors import GraphError
-from lmu_asr.fsa.memory import available_bytes, memory_limit, peak_bytes, with_smaller_beams
+from lmu_asr.fsa.memory import memory_limit, peak_bytes, with_smaller_beams
 from lmu_asr.fsa.options import SearchOptions
 
 FLAT = """
@@ -36,7 +36,6 @@ def test_limit_turns_a_runaway_allocation_into_memory_error() -> None:
         bytearray(500 << 20)
     assert resource.getrlimit(resource.RLIMIT_AS) == before
     assert len(bytearray(500 << 20)) == 500 << 20
-    assert available_bytes() > 0
 
 
 def test_beams_shrink_until_the_search_fits(caplog: pytest.LogCaptureFixture) -> None:

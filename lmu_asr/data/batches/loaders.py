@@ -41,6 +41,7 @@ from lmu_asr.data.features.archive import (
 )
 from lmu_asr.data.shar.files import ADVICE, SHAR, read_member
 from lmu_asr.errors import DataError
+from lmu_asr.host_memory import host_memory
 
 Mixer = Callable[[NDArray[np.float32], str], NDArray[np.float32]]
 
@@ -286,27 +287,12 @@ def _capacity(utterances: list[CutRecord], world_size: int, most_mib: int) -> in
     """Bytes of all features where they fit comfortably into the memory of this process, else 0."""
     width = load_features(utterances[0]).shape[1]
     needed = 4 * width * sum(u.num_frames for u in utterances)
-    free = free_memory() // world_size
+    free = host_memory().available // world_size
     free = min(free, most_mib * 2**20) if most_mib else free
     if needed >= CACHE_SHARE * free:
         return 0
     logging.info("features are held in memory: %.0f MiB", needed / 2**20)
     return needed
-
-
-def free_memory() -> int:
-    """Bytes of memory that are free to use, also as a control group limits them."""
-    limits = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        limits = [int(lines["MemAvailable"].split()[0]) * 1024]
-    group = Path("/sys/fs/cgroup")
-    if (group / "memory.max").is_file() and (group / "memory.current").is_file():
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max":
-            limits.append(int(limit) - int((group / "memory.current").read_text()))
-    return max(0, min(limits))
 
 
 def build_eval_loader(cuts_path: Path, max_duration: float, num_workers: int = 0) -> Loader:

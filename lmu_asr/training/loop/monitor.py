@@ -165,25 +165,6 @@ def memory_mib(device: torch.device) -> float:
     return 0.0
 
 
-def host_memory() -> tuple[int, int]:
-    """Bytes of host memory, whole and available: of the machine, or of this control group if less."""
-    # no limit, where neither file can be read
-    limits = [(2**62, 2**62)]
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        kib = {name: int(rest.split()[0]) for name, _, rest in (x.partition(":") for x in lines)}
-        limits.append((kib["MemTotal"] * 1024, kib["MemAvailable"] * 1024))
-    group = Path("/sys/fs/cgroup")
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        # "max" is no number: the group then sets no limit
-        whole = int((group / "memory.max").read_text())
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        # the kernel drops inactive file pages before it runs out, so they count as free
-        used = int((group / "memory.current").read_text()) - int(stat["inactive_file"])
-        limits.append((whole, max(0, whole - used)))
-    return min(whole for whole, _ in limits), min(left for _, left in limits)
-
-
 def dev_line(epoch: int, unit: str, loss: float, wer: float, best: bool) -> str:
     """One line of a validation."""
     kind = "phone" if unit == "phone" else "word"

@@ -24,6 +24,7 @@ from lmu_asr.checkpoints.checkpoint import Checkpoint
 from lmu_asr.checkpoints.mirror import open_store
 from lmu_asr.config import Config
 from lmu_asr.errors import TrainingError
+from lmu_asr.host_memory import host_memory
 from lmu_asr.lock import sole_run
 from lmu_asr.models.head import Head, Tokens
 from lmu_asr.training.launch.signals import (
@@ -43,7 +44,6 @@ from lmu_asr.training.loop.monitor import (
     Display,
     Stopwatch,
     dev_line,
-    host_memory,
     skip_line,
     window_metrics,
 )
@@ -454,9 +454,9 @@ class Trainer:
         if not self.world.is_main:
             return False
         since = time.monotonic() - self._saved_at
-        whole, left = host_memory()
+        memory = host_memory()
         # 30 s, so that a host short of memory does not save at every step
-        if since > 30.0 and left < LOW_MEMORY * whole:
+        if since > 30.0 and memory.available < LOW_MEMORY * memory.total:
             logging.warning("host memory is nearly used up: saving now; lower train.num_workers")
             return True
         return since > 60.0 * self.options.checkpoint_minutes

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmu_asr.data.batches.lengths import Lengths
 from lmu_asr.errors import DataError
-from lmu_asr.training.loop.monitor import host_memory
+from lmu_asr.host_memory import host_memory
 from lmu_asr.training.parallel.processes import available_cores
 
 CHANGES_NO_OUTPUT = True
@@ -47,7 +47,7 @@ class Machine:
 
 def profile_machine(device: torch.device) -> Machine:
     """Describe the device and its whole memory (of the host: no more than the control group has)."""
-    host = host_memory()[0] // MIB
+    host = host_memory().total // MIB
     if device.type == "cuda":
         about = torch.cuda.get_device_properties(device)
         name, memory = about.name, about.total_memory // MIB
@@ -81,7 +81,7 @@ def free_bytes(device: torch.device, processes: int, most_mib: int = 0) -> int:
     else:
         gc.collect()  # what only cycles hold is free, too
         give_back_free_memory()
-        used, free = resident_bytes() or 0, host_memory()[1] // processes
+        used, free = resident_bytes() or 0, host_memory().available // processes
     return min(free, max(0, most_mib * MIB - used)) if most_mib else free
 
 

@@ -18,7 +18,6 @@ from lmu_asr.data.batches.loaders import (
     build_train_loader,
     collate,
     default_num_workers,
-    free_memory,
     load_features,
 )
 from lmu_asr.data.batches.sampler import read_utterances
@@ -158,5 +157,4 @@ def test_killed_worker_is_an_error_that_says_so(cuts_path, monkeypatch):
 
 
 def test_machine():
-    assert 1 << 20 < free_memory() < 1 << 50
     assert default_num_workers() == 0 or torch.cuda.is_available()

@@ -15,7 +15,6 @@ from lmu_asr.training.loop.monitor import (
     Display,
     Stopwatch,
     clock,
-    host_memory,
     metrics_line,
     window_metrics,
 )
@@ -135,8 +134,3 @@ def test_bar_on_a_terminal(
 )
 def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
-
-
-def test_host_memory_is_of_this_machine() -> None:
-    whole, left = host_memory()
-    assert 2**28 < whole < 2**50 and 0 <= left <= whole

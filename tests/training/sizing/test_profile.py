@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lmu_asr.data.batches.lengths import Lengths
 from lmu_asr.errors import DataError
+from lmu_asr.host_memory import HostMemory
 from lmu_asr.training.sizing.profile import (
     MIB,
     Bucket,
@@ -162,7 +163,7 @@ def test_free_memory_is_shared_and_bounded(monkeypatch: pytest.MonkeyPatch) -> N
         "lmu_asr.training.sizing.profile.gc.collect", lambda: 0
     )  # of all earlier tests
     monkeypatch.setattr(
-        "lmu_asr.training.sizing.profile.host_memory", lambda: (9000 * MIB, 800 * MIB)
+        "lmu_asr.training.sizing.profile.host_memory", lambda: HostMemory(9000 * MIB, 800 * MIB)
     )
     monkeypatch.setattr("lmu_asr.training.sizing.profile.resident_bytes", lambda: 300 * MIB)
     assert [free_bytes(CPU, count) for count in (1, 4)] == [800 * MIB, 200 * MIB]
