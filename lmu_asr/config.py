@@ -436,9 +436,15 @@ class TrainConfig:
     )
     strategy: str = opt(
         "ddp",
-        "what each of several processes holds: ddp the whole model; fsdp a part of it; deepspeed, an extra, the model and "
-        "a part of gradients and optimiser state",
-        choices=("ddp", "fsdp", "deepspeed"),
+        "what each of several processes holds: ddp the whole model; fsdp a part of it; zero2 a layer whole from its "
+        "forward to its backward pass, and a part of gradients and optimiser state; deepspeed, an extra, what "
+        "train.deepspeed_config says",
+        choices=("ddp", "fsdp", "zero2", "deepspeed"),
+        shapes=(),
+    )
+    deepspeed_config: str = opt(
+        "",
+        "JSON file of DeepSpeed's options for train.strategy=deepspeed (ZeRO stage, offload); empty: ZeRO-2",
         shapes=(),
     )
     join_minutes: float = opt(

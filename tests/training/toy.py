@@ -77,6 +77,10 @@ class ToyModel(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = CtcHead(width, V)
 
+    def output_lens(self, lens: Tensor) -> Tensor:
+        """As many frames as come in."""
+        return lens
+
     def forward(self, x: Tensor, lens: Tensor, targets: Targets | None = None) -> Any:
         """As :meth:`SpeechModel.forward`."""
         hidden = self.dropout(torch.tanh(self.first(x)))

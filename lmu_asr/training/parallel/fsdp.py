@@ -1,7 +1,8 @@
 """Models that one device does not hold: parameters, gradients and optimiser state in shards.
 
 ``train.strategy=fsdp`` gives every process a part of each parameter (FSDP2, Zhao et al. 2023; as
-ZeRO-3, Rajbhandari et al. 2020). A layer is gathered for as long as it computes. Gathering is a
+ZeRO-3, Rajbhandari et al. 2020). A layer is gathered for as long as it computes; with ``zero2`` from its
+forward to its backward pass, which takes more memory and half the gathering. Gathering is a
 collective, so all processes run the same number of passes; one with fewer chunks runs empty ones.
 Gradients, and so the losses, are those of ``ddp`` up to rounding. Checkpoints hold whole tensors:
 a run may go on with another strategy.
@@ -27,18 +28,23 @@ OLDEST_TORCH = 2, 7
 EMPTY_FRAMES = 100  # of a pass that only keeps step with the others
 
 
-def shard(model: nn.Module, world: World) -> nn.Module:
+def shard(model: nn.Module, world: World, again: bool = True) -> nn.Module:
     """Split the parameters of ``model`` over all processes, layer by layer, and move it to the device.
 
     Each item of an outermost ``nn.ModuleList`` (the blocks of an encoder) is gathered on its own,
     everything else together. The model has the same weights in every process before.
+
+    Args:
+        model: on the CPU or the device.
+        world: the processes of the run.
+        again: whether a layer is split again after its forward pass (ZeRO-3) or kept (ZeRO-2).
 
     Raises:
         TrainingError: torch is older than 2.7.
     """
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < OLDEST_TORCH:
         raise TrainingError(
-            f"train.strategy=fsdp needs torch 2.7 or later, this is {torch.__version__}: "
+            f"train.strategy=fsdp or zero2 needs torch 2.7 or later, this is {torch.__version__}: "
             "take train.strategy=ddp"
         )
     from torch.distributed.device_mesh import init_device_mesh
@@ -47,8 +53,8 @@ def shard(model: nn.Module, world: World) -> nn.Module:
     mesh = init_device_mesh(world.device.type, (world.world_size,))
     # inner modules first: the outer call takes the parameters that none of them has
     for layer in blocks(model):
-        fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+        fully_shard(layer, mesh=mesh, reshard_after_forward=again)
+    fully_shard(model, mesh=mesh, reshard_after_forward=None if again else False)
     return model
 
 
@@ -152,6 +158,13 @@ class Fsdp(Strategy):
     """``train.strategy=fsdp``."""
 
     gradient_step = ShardedStep
+    again = True
 
     def place(self, model: nn.Module, world: World) -> nn.Module:
-        return shard(model, world)
+        return shard(model, world, self.again)
+
+
+class Zero2(Fsdp):
+    """``train.strategy=zero2``: layers stay whole between their forward and backward passes."""
+
+    again = False

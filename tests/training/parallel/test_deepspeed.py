@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +28,13 @@ ZERO = ["train.strategy=deepspeed", "features.num_mel_bins=8"]
 extras = [pytest.mark.slow, pytest.mark.extras]
 
 
+def staged(folder: Path, stage: int, **more: Any) -> list[str]:
+    """The option that names a file which asks for a stage."""
+    path = folder / f"stage{stage}.json"
+    path.write_text(json.dumps({"zero_optimization": {"stage": stage, **more}}))
+    return [f"train.deepspeed_config={path}"]
+
+
 def assert_alike(ours: Path, theirs: Path) -> None:
     """The same curve, and the same weights, running average and optimiser state."""
     assert [row[:2] for row in curve(theirs)] == [row[:2] for row in curve(ours)]
@@ -37,21 +46,26 @@ def assert_alike(ours: Path, theirs: Path) -> None:
 class TestOnTwoProcesses:
     pytestmark = extras
 
-    def test_parts_train_as_whole_states_do(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("stage", [0, 1, 2, 3])
+    def test_parts_train_as_whole_states_do(self, tmp_path: Path, stage: int) -> None:
         """Of five utterances in twos the second process has one pass less."""
-        options = [*OPTIONS, "toy.rows=5"]
+        options = [*OPTIONS, "toy.rows=5", *(["train.ema=0"] if stage == 3 else [])]
         run(tmp_path / "ddp", *options, "features.num_mel_bins=8", size=2)
-        run(tmp_path / "zero", *options, *ZERO, size=2)
+        run(tmp_path / "zero", *options, *ZERO, *staged(tmp_path, stage), size=2)
         assert_alike(tmp_path / "ddp", tmp_path / "zero")
 
-    def test_a_killed_run_goes_on_exactly(self, tmp_path: Path) -> None:
-        check_that_a_killed_run_goes_on(tmp_path, ZERO)
+    @pytest.mark.parametrize("stage", [2, 3])
+    def test_a_killed_run_goes_on_exactly(self, tmp_path: Path, stage: int) -> None:
+        ema = ["train.ema=0"] if stage == 3 else []
+        check_that_a_killed_run_goes_on(tmp_path, [*ZERO, *ema, *staged(tmp_path, stage)])
 
+    @pytest.mark.parametrize("stage", [0, 2, 3])
     @pytest.mark.parametrize("names", [("deepspeed", "ddp"), ("ddp", "deepspeed")])
     def test_a_run_goes_on_with_another_strategy(
-        self, tmp_path: Path, names: tuple[str, str]
+        self, tmp_path: Path, names: tuple[str, str], stage: int
     ) -> None:
-        options = ["model.dropout=0", "train.ema=0.9", "train.average=2", "features.num_mel_bins=8"]
+        options = ["model.dropout=0", "train.ema=0", "train.average=2", "features.num_mel_bins=8"]
+        options += staged(tmp_path, stage)
         run(tmp_path / "ddp", *options, size=2)
         first, then = (f"train.strategy={name}" for name in names)
         stop_in_the_middle(tmp_path / "both", [*options, first])
