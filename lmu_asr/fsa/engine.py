@@ -1,4 +1,4 @@
-"""One interface to two engines: loss and search over finite-state graphs, by k2 or by OpenFst.
+"""One interface to two engines that search finite-state graphs, k2 and OpenFst, and the losses of k2.
 
 Shapes: N batch, T frames, V vocabulary. Scores are log probabilities, base e.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from torch import Tensor
 
@@ -21,54 +21,9 @@ from lmu_asr.lang.lang import Lang
 
 
 class Engine(Protocol):
-    """Loss and search; both engines search the same compiled graph."""
+    """Search; both engines search the same compiled graph."""
 
     name: str
-
-    def ctc_loss(
-        self,
-        log_probs: Tensor,
-        lens: Tensor,
-        targets: Sequence[Sequence[int]],
-        reduction: str = "sum",
-    ) -> Tensor:
-        """Negative log probability of ``targets`` under CTC (Graves et al. 2006).
-
-        Args:
-            log_probs: (N, T, V) float32, output of log_softmax (torch's gradient relies on it).
-            lens: (N,) int64 frames.
-            targets: N sequences of token ids without blank.
-            reduction: ``sum`` for a scalar, ``none`` for (N,).
-
-        An utterance with fewer frames than its tokens and adjacent repeats has no path: its loss
-        and gradient are exactly zero and it is counted in the log.
-        """
-        ...
-
-    def graph_ctc_loss(
-        self,
-        log_probs: Tensor,
-        lens: Tensor,
-        texts: Sequence[str],
-        lang: Lang,
-        reduction: str = "sum",
-    ) -> Tensor:
-        """Negative log probability of ``texts`` under CTC, summed over all pronunciations.
-
-        Args:
-            log_probs: (N, T, V) float32 log-probabilities.
-            lens: (N,) int64 frames.
-            texts: N transcripts.
-            lang: lexicon; optional silence is allowed between words where ``lang`` has it.
-            reduction: ``sum`` for a scalar, ``none`` for (N,).
-
-        An utterance with too few frames costs zero and is counted, as in :meth:`ctc_loss`.
-
-        Raises:
-            LangError: a word without a pronunciation.
-            ConfigError: the engine has no such loss.
-        """
-        ...
 
     def decode(
         self,
@@ -103,6 +58,59 @@ class Engine(Protocol):
     ) -> list[Lattice | None]:
         """Lattice of each utterance, None where the search finds no path; as :meth:`decode`."""
         ...
+
+
+class LossEngine(Engine, Protocol):
+    """Search, and losses over graphs: k2 alone has them."""
+
+    def ctc_loss(
+        self,
+        log_probs: Tensor,
+        lens: Tensor,
+        targets: Sequence[Sequence[int]],
+    ) -> Tensor:
+        """Negative log probability (N,) of ``targets`` under CTC (Graves et al. 2006).
+
+        Args:
+            log_probs: (N, T, V) float32, output of log_softmax.
+            lens: (N,) int64 frames.
+            targets: N sequences of token ids without blank.
+
+        An utterance with fewer frames than its tokens and adjacent repeats has no path: its loss
+        and gradient are exactly zero and it is counted in the log.
+        """
+        ...
+
+    def graph_ctc_loss(
+        self,
+        log_probs: Tensor,
+        lens: Tensor,
+        texts: Sequence[str],
+        lang: Lang,
+    ) -> Tensor:
+        """Negative log probability (N,) of ``texts`` under CTC, summed over all pronunciations.
+
+        Args:
+            log_probs: (N, T, V) float32 log-probabilities.
+            lens: (N,) int64 frames.
+            texts: N transcripts.
+            lang: lexicon; optional silence is allowed between words where ``lang`` has it.
+
+        An utterance with too few frames costs zero and is counted, as in :meth:`ctc_loss`.
+
+        Raises:
+            LangError: a word without a pronunciation.
+        """
+        ...
+
+
+def get_loss_engine() -> LossEngine:
+    """Return k2.
+
+    Raises:
+        ConfigError: it does not import.
+    """
+    return cast(LossEngine, get_engine("k2"))
 
 
 def get_engine(name: str = "auto", jobs: int = 1) -> Engine:

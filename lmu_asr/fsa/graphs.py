@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -283,9 +283,3 @@ def _grammar(arpa: Path, lang: Lang) -> Any:
     from lmu_asr.lang.grammar import arpa_to_fst
 
     return arpa_to_fst(arpa, lang)
-
-
-def graph_report(graph: Graph) -> dict[str, Any]:
-    """Return sizes and the steps of the compilation, for a log or a table."""
-    sizes = {"states": graph.arrays.num_states, "arcs": graph.arrays.num_arcs}
-    return {"kind": graph.kind, **sizes, "steps": [asdict(step) for step in graph.steps]}

@@ -44,12 +44,11 @@ class K2Engine:
         log_probs: Tensor,
         lens: Tensor,
         targets: Sequence[Sequence[int]],
-        reduction: str = "sum",
     ) -> Tensor:
-        """See :meth:`lmu_asr.fsa.engine.Engine.ctc_loss`."""
+        """See :meth:`lmu_asr.fsa.engine.LossEngine.ctc_loss`."""
         keep = torch.nonzero(feasible(lens, targets)).squeeze(1)
         graphs = k2.ctc_graph([list(targets[i]) for i in keep.tolist()]) if len(keep) else None
-        return self._loss(log_probs, lens, keep, graphs, reduction)
+        return self._loss(log_probs, lens, keep, graphs)
 
     def graph_ctc_loss(
         self,
@@ -57,20 +56,15 @@ class K2Engine:
         lens: Tensor,
         texts: Sequence[str],
         lang: Lang,
-        reduction: str = "sum",
     ) -> Tensor:
-        """See :meth:`lmu_asr.fsa.engine.Engine.graph_ctc_loss`."""
+        """See :meth:`lmu_asr.fsa.engine.LossEngine.graph_ctc_loss`."""
         parts = [pronunciation_graph(text.split(), lang) for text in texts]
         shortest = torch.tensor([part.min_frames for part in parts])
         keep = torch.nonzero(lens.cpu() >= shortest).squeeze(1)
         fsas = [_fsa(parts[i].arrays) for i in keep.tolist()]
-        return self._loss(
-            log_probs, lens, keep, k2.create_fsa_vec(fsas) if fsas else None, reduction
-        )
+        return self._loss(log_probs, lens, keep, k2.create_fsa_vec(fsas) if fsas else None)
 
-    def _loss(
-        self, log_probs: Tensor, lens: Tensor, keep: Tensor, graphs: Any, reduction: str
-    ) -> Tensor:
+    def _loss(self, log_probs: Tensor, lens: Tensor, keep: Tensor, graphs: Any) -> Tensor:
         """Loss of the utterances ``keep``, zero for the others; k2 wants them longest first."""
         losses = log_probs.new_zeros(len(lens))
         if len(keep) < len(lens):
@@ -87,7 +81,7 @@ class K2Engine:
             )
             chosen = keep[order].to(log_probs.device)
             losses = losses.index_copy(0, chosen, values.to(losses.dtype))
-        return losses if reduction == "none" else losses.sum()
+        return losses
 
     def decode(
         self,

@@ -81,13 +81,6 @@ class Lattice:
         """Number of arcs."""
         return len(self.src)
 
-    def rescaled(self, acoustic_scale: float, lm_scale: float) -> Lattice:
-        """Return the same lattice with other factors; nothing is searched again."""
-        return Lattice(
-            self.src, self.dst, self.token, self.word, self.am, self.lm, self.final, self.frame,
-            acoustic_scale, lm_scale,
-        )  # fmt: skip
-
     @cached_property
     def arc_offsets(self) -> np.ndarray:
         """(S + 1,) first arc of each state."""
@@ -109,10 +102,6 @@ class Lattice:
     def backward(self) -> np.ndarray:
         """(S,) log sum of the scores of all paths from each state to the end."""
         return self._backward(np.logaddexp)
-
-    def total_score(self) -> float:
-        """Log sum of the scores of all paths."""
-        return float(self.backward()[0])
 
     def posteriors(self) -> np.ndarray:
         """(E,) posterior probability of each arc, by the forward-backward algorithm."""

@@ -1,11 +1,10 @@
-"""The engine that runs everywhere: torch's CTC loss, and kaldi-decoder's search in C++.
+"""The engine that runs everywhere: kaldi-decoder's search in C++.
 
 kaldi-decoder holds Python's lock while it searches, so parallel decoding takes processes.
 """
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -13,20 +12,16 @@ from typing import Any, Protocol, TypeVar
 
 import kaldi_decoder
 import numpy as np
-import torch
 from torch import Tensor
-from torch.nn import functional
 
-from lmu_asr.errors import ConfigError
 from lmu_asr.fsa.arrays import LatticeArrays, from_lattice
 from lmu_asr.fsa.graphs import Graph
 from lmu_asr.fsa.hypothesis import Hypothesis, greedy_hypothesis, hypothesis_from_path
-from lmu_asr.fsa.inputs import check_vocabulary, feasible, search_inputs
+from lmu_asr.fsa.inputs import check_vocabulary, search_inputs
 from lmu_asr.fsa.lattice import Lattice, Path, make_lattice
 from lmu_asr.fsa.memory import with_smaller_beams
 from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.guard import die_with_parent
-from lmu_asr.lang.lang import Lang
 
 T = TypeVar("T")
 S = TypeVar("S", covariant=True)
@@ -41,7 +36,7 @@ class Search(Protocol[S]):
 
 
 class OpenFstEngine:
-    """Loss by torch, search by kaldi-decoder over OpenFst graphs, on the CPU."""
+    """Search by kaldi-decoder over OpenFst graphs, on the CPU."""
 
     name = "openfst"
 
@@ -50,48 +45,6 @@ class OpenFstEngine:
         self.jobs = jobs
         self._pool: ProcessPoolExecutor | None = None
         self._pool_graph: Graph | None = None
-
-    def ctc_loss(
-        self,
-        log_probs: Tensor,
-        lens: Tensor,
-        targets: Sequence[Sequence[int]],
-        reduction: str = "sum",
-    ) -> Tensor:
-        """See :meth:`lmu_asr.fsa.engine.Engine.ctc_loss`."""
-        keep = torch.nonzero(feasible(lens, targets)).squeeze(1)
-        losses = log_probs.new_zeros(len(targets))
-        if len(keep) < len(targets):
-            logging.warning(
-                "%d utterances have too few frames for their tokens: no CTC path, loss 0",
-                len(targets) - len(keep),
-            )
-        if len(keep):
-            kept = [targets[i] for i in keep.tolist()]
-            flat = torch.tensor([token for target in kept for token in target], dtype=torch.int64)
-            chosen = keep.to(log_probs.device)
-            values = functional.ctc_loss(
-                log_probs.index_select(0, chosen).transpose(0, 1),  # (N, T, V) -> (T, N, V)
-                flat.to(log_probs.device),
-                lens.cpu()[keep],
-                torch.tensor([len(target) for target in kept], dtype=torch.int64),
-                reduction="none",
-            )
-            losses = losses.index_copy(0, chosen, values)
-        return losses if reduction == "none" else losses.sum()
-
-    def graph_ctc_loss(
-        self,
-        log_probs: Tensor,
-        lens: Tensor,
-        texts: Sequence[str],
-        lang: Lang,
-        reduction: str = "sum",
-    ) -> Tensor:
-        """Refuse: torch has no loss over graphs; see :class:`lmu_asr.fsa.engine.Engine`."""
-        raise ConfigError(
-            "model.ctc.loss=graph_ctc needs k2: run utils/setup.sh --with-k2, --fsa k2"
-        )
 
     def decode(
         self,

@@ -120,13 +120,13 @@ def get_ctc_loss(config: Config) -> CtcLoss:
     """Return the loss of ``model.ctc.loss``: torch's CTC, or that of k2 where ``graph.fsa`` asks for it."""
     if config.model.head_options.loss != "k2_ctc" and config.graph.fsa != "k2":
         return ctc_loss
-    from lmu_asr.fsa.engine import get_engine
+    from lmu_asr.fsa.engine import get_loss_engine
 
-    engine = get_engine("k2")
+    engine = get_loss_engine()
 
     def engine_loss(log_probs: Tensor, lens: Tensor, targets: Sequence[Sequence[int]]) -> Tensor:
         rows = [list(target) for target in targets]
-        return engine.ctc_loss(log_probs.float(), lens, rows, reduction="none")
+        return engine.ctc_loss(log_probs.float(), lens, rows)
 
     return engine_loss
 
@@ -139,12 +139,12 @@ def get_graph_loss(lang: object) -> TextLoss:
     """
     if not isinstance(lang, Lang):
         raise ConfigError("model.ctc.loss=graph_ctc needs a lang directory with a lexicon")
-    from lmu_asr.fsa.engine import get_engine
+    from lmu_asr.fsa.engine import get_loss_engine
 
-    engine = get_engine("k2")
+    engine = get_loss_engine()
 
     def graph_loss(log_probs: Tensor, lens: Tensor, texts: Sequence[str]) -> Tensor:
-        return engine.graph_ctc_loss(log_probs.float(), lens, texts, lang, reduction="none")
+        return engine.graph_ctc_loss(log_probs.float(), lens, texts, lang)
 
     return graph_loss
 

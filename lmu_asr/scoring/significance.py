@@ -75,18 +75,6 @@ def paired_p_value(
     return min(1.0, 2.0 * min(not_better, not_worse) / (resamplings + 1))
 
 
-def probability_of_improvement(
-    errors: Sequence[int],
-    baseline_errors: Sequence[int],
-    resamplings: int = 2000,
-    seed: int = 42,
-) -> float:
-    """Return the share of draws in which the system makes fewer errors than the baseline."""
-    _check_same_length(errors, baseline_errors)
-    difference = np.asarray([errors], dtype=np.int64) - np.asarray([baseline_errors])
-    return float(np.mean(_resample(difference, resamplings, seed)[:, 0] < 0))
-
-
 def _resample(values: IntArray, resamplings: int, seed: int) -> FloatArray:
     """Sum each row of ``values`` (K, N) over R draws of N columns: (R, K)."""
     blocks = [

@@ -21,7 +21,6 @@ PURE = frozenset(
 ).union(("staticmethod", "classmethod", "no_grad", "inference_mode", "total_ordering"))
 _LEFT_OUT = frozenset(("ctx", "kind", "type_comment", "type_params", "type_ignores"))
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 

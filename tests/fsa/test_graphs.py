@@ -9,7 +9,7 @@ import torch
 
 from lmu_asr.config import GraphConfig, LangConfig
 from lmu_asr.errors import GraphError
-from lmu_asr.fsa.graphs import Graph, compile_graph, compose_graph, graph_report
+from lmu_asr.fsa.graphs import Graph, compile_graph, compose_graph
 from lmu_asr.fsa.openfst import OpenFstEngine
 from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.lang.lang import Lang
@@ -144,13 +144,6 @@ def test_scaled_graphs_are_made_once_and_topologies_have_no_scale() -> None:
     assert graph.scaled(1.0) is graph
     assert graph.scaled(0.5).arrays.arcs["weight"] == pytest.approx(graph.arrays.arcs["weight"] / 2)
     assert small.graphs["H"].scaled(0.5) is small.graphs["H"]
-
-
-def test_report_lists_steps_with_sizes() -> None:
-    report = graph_report(compile_small([("a", ("x",)), ("b", ("y",))], ["a b"]).graphs["HLG"])
-    names = [step["name"] for step in report["steps"]]
-    assert names == ["LG", "determinised", "minimised", "composed with H"]
-    assert report["steps"][-1]["arcs"] == report["arcs"] > 0
 
 
 def test_shared_beginnings_and_endings_are_merged() -> None:

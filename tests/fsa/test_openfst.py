@@ -9,7 +9,6 @@ import torch
 
 from lmu_asr.errors import ConfigError, DataError, GraphError
 from lmu_asr.fsa.engine import get_engine
-from lmu_asr.fsa.inputs import feasible
 from lmu_asr.fsa.openfst import OpenFstEngine
 from lmu_asr.fsa.options import SearchOptions
 from tests.fsa.small import (
@@ -42,44 +41,6 @@ def loss_by_enumeration(log_probs: np.ndarray, target: list[int]) -> float:
         if collapse_reference(path) == tuple(target)
     ]
     return -float(np.logaddexp.reduce(scores))
-
-
-def test_loss_is_the_sum_over_all_alignments() -> None:
-    log_probs = batch(4, 5, 3).double()
-    targets = [[1, 2], [1, 1], [], [2]]
-    lens = torch.tensor([5, 5, 4, 3])
-    losses = OpenFstEngine().ctc_loss(log_probs, lens, targets, "none")
-    expected = [
-        loss_by_enumeration(log_probs[i, :n].numpy(), t)
-        for i, (n, t) in enumerate(zip(lens.tolist(), targets, strict=True))
-    ]
-    assert losses.tolist() == pytest.approx(expected, rel=1e-9)
-    total = OpenFstEngine().ctc_loss(log_probs, lens, targets)
-    assert float(total) == pytest.approx(sum(expected))
-
-
-def test_utterance_without_a_path_costs_nothing_and_is_counted(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    logits = torch.randn(2, 3, 3, dtype=torch.float64, requires_grad=True)
-    targets = [[1, 1, 2], [1, 1]]  # the first needs 4 frames, the second 3
-    lens = torch.tensor([3, 3])
-    assert feasible(lens, targets).tolist() == [False, True]
-    losses = OpenFstEngine().ctc_loss(logits.log_softmax(-1), lens, targets, "none")
-    losses.sum().backward()
-    assert losses[0] == 0.0
-    assert logits.grad is not None
-    assert logits.grad[0].abs().sum() == 0.0
-    assert logits.grad[1].isfinite().all()
-    assert logits.grad[1].abs().sum() > 0.1
-    assert "1 utterances have too few frames for their tokens: no CTC path" in caplog.text
-
-
-def test_nothing_but_impossible_targets_gives_zero_with_a_gradient() -> None:
-    logits = torch.randn(1, 1, 3, requires_grad=True)
-    loss = OpenFstEngine().ctc_loss(logits.log_softmax(-1), torch.tensor([1]), [[1, 2]])
-    (loss + logits.sum() * 0).backward()
-    assert float(loss) == 0.0
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -163,13 +124,6 @@ def test_processes_give_what_one_gives(small: Small) -> None:
         engine = OpenFstEngine(2)
         assert engine.decode(log_probs, lens, small.graphs["HLG"], options) == one
         engine.close()
-
-
-def test_loss_over_pronunciations_needs_k2(small: Small) -> None:
-    with pytest.raises(ConfigError, match="needs k2"):
-        OpenFstEngine().graph_ctc_loss(
-            batch(1, 4, small.lang.vocab_size), torch.tensor([4]), ["ab"], small.lang
-        )
 
 
 def test_engine_by_name(caplog: pytest.LogCaptureFixture) -> None:

@@ -17,41 +17,14 @@ from lmu_asr.config import AugmentConfig
 FRAMES_A_SHARE = 1000  # time masks are counted per 10 s or part
 
 
-def spec_augment(
-    features: Tensor, feature_lens: Tensor, config: AugmentConfig, generator: torch.Generator
+def spec_augment_each(
+    features: Tensor, feature_lens: Tensor, config: AugmentConfig, seeds: Sequence[int]
 ) -> Tensor:
     """Mask bands of time and of frequency (Park et al. 2019), without time warping.
 
     Masked values become the utterance's mean of their mel bin, so that they are near zero after
-    normalisation. At most ``max_time_fraction`` of an utterance is masked in time.
-
-    Args:
-        features: (N, T, F) float32; not changed.
-        feature_lens: (N,) int64, valid frames.
-        config: number and width of the masks.
-        generator: CPU generator; the same state gives the same masks.
-
-    Returns:
-        Masked features (N, T, F); padding as it was.
-    """
-    if not config.spec_augment:
-        return features
-    lens = feature_lens.to(features.device)
-    time = _time_mask(features, lens, config, generator)  # (N, T)
-    frequency = _frequency_mask(features, config, generator)  # (N, F)
-    valid = _positions(features.shape[1], lens) < lens[:, None]  # (N, T)
-    masked = (time[:, :, None] | frequency[:, None, :]) & valid[:, :, None]
-    summed = (features * valid[:, :, None]).sum(dim=1)  # (N, F)
-    mean = summed / lens.clamp(min=1)[:, None]
-    return torch.where(masked, mean[:, None, :], features)
-
-
-def spec_augment_each(
-    features: Tensor, feature_lens: Tensor, config: AugmentConfig, seeds: Sequence[int]
-) -> Tensor:
-    """Mask each utterance as :func:`spec_augment` does it alone with a generator of its own seed.
-
-    The same bits, many times faster than one call for each utterance.
+    normalisation. At most ``max_time_fraction`` of an utterance is masked in time. The masks of an
+    utterance follow its seed alone, whatever else is in the batch.
 
     Args:
         features: (N, T, F) float32 on the CPU; not changed.
@@ -108,16 +81,6 @@ def _positions(length: int, like: Tensor) -> Tensor:
     return torch.arange(length, device=like.device)[None, :]
 
 
-def _time_mask(
-    features: Tensor, lens: Tensor, config: AugmentConfig, generator: torch.Generator
-) -> Tensor:
-    """(N, T), true where masked: up to ``time_masks`` bands per 10 s or part."""
-    shares = -(-features.shape[1] // FRAMES_A_SHARE)
-    size = features.shape[0], config.time_masks * shares
-    draws = torch.rand((2, *size), generator=generator).to(lens.device)  # (2, N, K)
-    return _bands(features.shape[1], _widest_times(lens, config, draws), lens[:, None], draws)
-
-
 def _widest_times(lens: Tensor, config: AugmentConfig, draws: Tensor) -> Tensor:
     """(N, K), widest allowed time masks in frames; 0 beyond an utterance's own number of masks."""
     own_count = config.time_masks * ((lens + FRAMES_A_SHARE - 1) // FRAMES_A_SHARE)  # (N,)
@@ -126,26 +89,11 @@ def _widest_times(lens: Tensor, config: AugmentConfig, draws: Tensor) -> Tensor:
     return widest * (_positions(draws.shape[2], lens) < own_count[:, None])
 
 
-def _frequency_mask(features: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """(N, F), true where masked."""
-    size = features.shape[0], config.freq_masks
-    draws = torch.rand((2, *size), generator=generator).to(features.device)  # (2, N, K)
-    return _bands(features.shape[2], *_widest_bins(features, config), draws)
-
-
 def _widest_bins(features: Tensor, config: AugmentConfig) -> tuple[Tensor, Tensor]:
     """Widest frequency mask, and number of bins, each (1, 1)."""
     bins = torch.full((1, 1), features.shape[2], device=features.device)
     widest = torch.full((1, 1), float(config.freq_mask_bins), device=features.device)
     return widest.clamp(max=bins), bins
-
-
-def _bands(length: int, widest: Tensor, lens: Tensor, draws: Tensor) -> Tensor:
-    """(N, length), true in the bands that ``draws`` (2, N, K) place."""
-    start, width = _placed(widest, lens, draws)
-    positions = _positions(length, lens)[:, None, :]  # (1, 1, length)
-    inside = (positions >= start[:, :, None]) & (positions < (start + width)[:, :, None])
-    return inside.any(dim=1)
 
 
 def _placed(widest: Tensor, lens: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:

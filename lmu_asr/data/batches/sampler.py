@@ -21,7 +21,7 @@ from typing import Any
 from lhotse.dataset import DynamicBucketingSampler
 from torch.utils.data import Sampler
 
-from lmu_asr.errors import CheckpointError, DataError
+from lmu_asr.errors import DataError
 from lmu_asr.files import sha256_file
 
 # what reading a damaged or foreign manifest can end in
@@ -167,23 +167,6 @@ class BatchSampler:
     def set_epoch(self, epoch: int, batch: int = 0) -> None:
         """Go to a global batch of an epoch."""
         self.epoch, self.batch = epoch, batch
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the epoch, the next global batch, and the manifest's fingerprint."""
-        return {"epoch": self.epoch, "batch": self.batch, "fingerprint": self.fingerprint}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go where ``state`` stood.
-
-        Raises:
-            CheckpointError: the state was saved over another manifest.
-        """
-        if state["fingerprint"] != self.fingerprint:
-            raise CheckpointError(
-                f"sampler state of manifest {state['fingerprint'][:12]} does not fit manifest "
-                f"{self.fingerprint[:12]}: the training data changed; start a new experiment"
-            )
-        self.set_epoch(state["epoch"], state["batch"])
 
     def __len__(self) -> int:
         """Global batches of the whole epoch."""

@@ -16,7 +16,7 @@ from lmu_asr.data.batches.sampler import (
     filter_utterances,
     read_utterances,
 )
-from lmu_asr.errors import CheckpointError, DataError
+from lmu_asr.errors import DataError
 
 
 def utterances(count: int, longest: float = 10.0) -> list[CutRecord]:
@@ -99,20 +99,7 @@ def test_resuming_is_exact(start, epoch):
     items = utterances(200)
     whole = ids(sampler(items, epoch=epoch))
     assert ids(sampler(items, epoch=epoch, batch=start)) == whole[start:]
-    running = sampler(items, epoch=epoch)
-    steps = iter(running)
-    for _ in range(min(start, len(whole))):
-        next(steps)
-    other = sampler(items)
-    other.load_state_dict(running.state_dict())
-    assert ids(other) == whole[start:]
-    assert len(other) == len(whole)
-
-
-def test_state_of_another_manifest_is_refused():
-    state = {**sampler(utterances(20)).state_dict(), "fingerprint": "0" * 64}
-    with pytest.raises(CheckpointError, match=r"0000.*ffff"):
-        sampler(utterances(20)).load_state_dict(state)
+    assert len(sampler(items, epoch=epoch, batch=start)) == len(whole)
 
 
 def test_filter_lists_what_it_leaves_out(caplog):
