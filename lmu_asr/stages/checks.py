@@ -24,6 +24,7 @@ READ_BY = {
     "augment.noise_dir": ((4,), "directory"),
     "train.shar": ((4,), "directory"),
     "train.init_from": ((4,), "file"),
+    "train.deepspeed_config": ((4,), "file"),
 }
 EXTRAS = "./utils/setup.sh --with-extras"
 K2 = "./utils/setup.sh --with-k2"

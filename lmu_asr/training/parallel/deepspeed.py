@@ -79,8 +79,15 @@ def engine_options(config: TrainConfig, processes: int) -> dict[str, Any]:
         raise ConfigError(f"{path}: want an object of DeepSpeed's options")
     for key in OURS.keys() & asked.keys():
         raise ConfigError(f"{path}: '{key}' is what {OURS[key]} decides: leave it out")
-    stage = asked.get("zero_optimization", {}).get("stage", 0)
-    if stage == 3 and config.ema > 0:
+    if config.precision == "fp16":
+        raise ConfigError(
+            "train.precision=fp16: its loss scale cannot be told to train.strategy=deepspeed: take "
+            "train.precision=bf16, or train.strategy=zero2"
+        )
+    zero = asked.get("zero_optimization", {})
+    if not isinstance(zero, dict):
+        raise ConfigError(f"{path}: 'zero_optimization': want an object, got {zero!r}")
+    if zero.get("stage", 0) == 3 and config.ema > 0:
         raise ConfigError(
             f"{path}: stage 3 has no whole weights for train.ema={config.ema} to follow: set "
             "train.ema=0, or take train.strategy=fsdp"

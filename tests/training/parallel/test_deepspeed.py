@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from lmu_asr.checkpoints.checkpoint import load_checkpoint
-from lmu_asr.errors import TrainingError
-from lmu_asr.training.parallel.deepspeed import load_deepspeed
+from lmu_asr.errors import ConfigError, TrainingError
+from lmu_asr.training.parallel.deepspeed import engine_options, load_deepspeed
 from lmu_asr.training.parallel.processes import current_world
 from tests.training.parallel.test_fsdp import (
     OPTIONS,
@@ -22,7 +22,7 @@ from tests.training.parallel.test_fsdp import (
 )
 from tests.training.processes import finish, launch
 from tests.training.tiny_data import make_data
-from tests.training.toy import run
+from tests.training.toy import run, toy_config
 
 ZERO = ["train.strategy=deepspeed", "features.num_mel_bins=8"]
 extras = [pytest.mark.slow, pytest.mark.extras]
@@ -90,3 +90,29 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     with pytest.raises(TrainingError, match=r"needs the package deepspeed .*--with-extras"):
         load_deepspeed(current_world(prefer_gpu=False))
+
+
+@pytest.mark.parametrize(
+    ("asked", "options", "message"),
+    [
+        ({"optimizer": {"type": "Adam"}}, [], "'optimizer' is what train.optimizer decides"),
+        ({"gradient_clipping": 1.0}, [], "'gradient_clipping' is what train.clip_norm decides"),
+        ({"zero_optimization": {"stage": 3}}, ["train.ema=0.9"], "stage 3 .* set train.ema=0"),
+        ({"zero_optimization": 2}, [], "want an object, got 2"),
+        ([1], [], "want an object of DeepSpeed's options"),
+        ({}, ["train.precision=fp16"], "take train.precision=bf16"),
+    ],
+)
+def test_what_the_file_may_not_ask_for(
+    tmp_path: Path, asked: Any, options: list[str], message: str
+) -> None:
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps(asked))
+    config = toy_config(f"train.deepspeed_config={path}", *options)
+    with pytest.raises(ConfigError, match=message):
+        engine_options(config.train, 2)
+
+
+def test_without_a_file_it_is_zero_2() -> None:
+    options = engine_options(toy_config().train, 2)
+    assert options["zero_optimization"]["stage"] == 2 and options["train_batch_size"] == 2
