@@ -17,6 +17,7 @@ import numpy as np
 
 from lmu_asr.errors import GraphError
 
+# OpenFst's kFstMagicNumber and the property bit kExpanded
 MAGIC = 2125659606
 EXPANDED = 1
 CONST_STATE = np.dtype(
@@ -59,6 +60,7 @@ class FstArrays:
         arcs = self.arcs.copy()
         arcs["weight"] *= np.float32(scale)
         final = self.final.copy()
+        # infinity times a scale of 0 would be NaN
         final[np.isfinite(final)] *= np.float32(scale)
         return replace(self, arcs=arcs, final=final)
 
@@ -97,12 +99,13 @@ def from_fst(fst: Any) -> FstArrays:
 
 
 def to_const_bytes(fst: FstArrays) -> bytes:
-    """Serialise as an OpenFst ``const`` file of arc type ``standard`` (version 1, unaligned)."""
+    """Serialise as an OpenFst ``const`` file of arc type ``standard`` (version 2, unaligned)."""
     counts = np.bincount(fst.src, minlength=fst.num_states)
     states = np.zeros(fst.num_states, dtype=CONST_STATE)
     states["final"] = fst.final
     states["arcs"] = counts
     states["offset"] = np.cumsum(counts) - counts
+    # OpenFst trusts these counts of epsilons and never counts anew
     for name, label in (("ieps", "ilabel"), ("oeps", "olabel")):
         epsilons = fst.src[fst.arcs[label] == 0]
         states[name] = np.bincount(epsilons, minlength=fst.num_states)
@@ -162,6 +165,7 @@ def from_lattice(lattice: Any) -> LatticeArrays:
     final = np.empty((num_states, 2), dtype=np.float32)
     counts = np.empty(num_states, dtype=np.int64)
     pieces = []
+    # records vary in length, each state's arcs stand behind their count: no array can be mapped
     for state in range(num_states):
         graph, acoustic, count = struct.unpack_from("<ffq", data, offset)
         final[state] = graph, acoustic
@@ -171,6 +175,7 @@ def from_lattice(lattice: Any) -> LatticeArrays:
         offset = end
     arcs = np.frombuffer(b"".join(pieces), LATTICE_ARC).copy()
     src = np.repeat(np.arange(num_states, dtype=np.int32), counts)
+    # an empty FST has -1 as its start
     return _starting_at_zero(src, arcs, final, max(start, 0))
 
 

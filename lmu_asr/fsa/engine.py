@@ -143,6 +143,7 @@ def _k2_engine(required: bool) -> Engine | None:
             from lmu_asr.fsa.k2_engine import K2Engine
 
             return K2Engine()
+        # a k2 that was built for another torch or CUDA is found, but does not load
         except (ImportError, OSError) as error:
             problem = str(error).splitlines()[0]
     if required:

@@ -82,6 +82,7 @@ class Graph:
         if lm_scale == 1.0 or self.kind == "H":
             return self
         if lm_scale not in self._scaled:
+            # a scaled copy has the size of the graph: keep one alone
             self._scaled.clear()
             arrays = self.arrays.scaled(lm_scale)
             self._scaled[lm_scale] = replace(self, arrays=arrays, _scaled={})
@@ -89,6 +90,7 @@ class Graph:
 
     def save(self, path: Path) -> None:
         """Write ``path`` (OpenFst const binary) and, last, ``path`` with suffix .json; atomic."""
+        # after a kill between the two writes, load() finds that the sum of the graph differs
         data = to_const_bytes(self.arrays)
         atomic_write_bytes(path, data)
         write_json(
@@ -198,6 +200,7 @@ def compose_graph(
         out.append(tokens_to_words)
     with _step("minimised", steps) as out:
         kaldifst.minimize_encoded(tokens_to_words, delta=WEIGHT_DELTA)
+        # H has no arcs for disambiguation symbols: composing would drop their paths
         tokens_to_words = from_fst(tokens_to_words).without_disambiguation(num_tokens, num_words)
         out.append(tokens_to_words)
     with _step("composed with H", steps) as out:
@@ -209,6 +212,7 @@ def _compose_grammar(lexicon: Any, grammar: Any, num_words: int) -> Any:
     if grammar is None:
         return _without_backoff(from_fst(lexicon), num_words).to_vector()
     _check_words(lexicon, grammar, num_words)
+    # arcsort is in place, and the lexicon is the caller's
     lexicon = lexicon.copy()
     kaldifst.arcsort(lexicon, "olabel")
     kaldifst.arcsort(grammar, "ilabel")

@@ -140,5 +140,6 @@ def _segment(words: list[str], tokens: list[int], lang: Lang) -> list[tuple[int,
     for reached in reversed(ends[1:]):
         begin = reached[end]
         cuts.append((begin, end))
+        # where no word ends at this one's begin, a silence token lies between
         end = begin if begin in ends[len(words) - len(cuts)] else begin - 1
     return cuts[::-1]

@@ -44,7 +44,9 @@ def search_inputs(
     values = log_probs.detach().to("cpu", torch.float32)
     out = []
     for index, length in enumerate(lens.tolist()):
+        # on the CPU this is the model's own memory, and the scaling below is in place
         scores = values[index, :length].numpy().copy()
+        # minus infinity is a probability of 0 and no fault
         bad = np.flatnonzero((np.isnan(scores) | (scores == np.inf)).any(axis=1))
         if len(bad):
             name = ids[index] if ids is not None else f"number {index} of the batch"

@@ -28,6 +28,7 @@ from lmu_asr.fsa.training_graphs import pronunciation_graph
 from lmu_asr.lang.lang import Lang
 
 LOSS_BEAM = 500.0
+# as icefall's decoding scripts
 MIN_ACTIVE = 30
 
 
@@ -138,10 +139,13 @@ class K2Engine:
         """Return ``graph`` as a k2 FsaVec on ``device`` with its scores times ``lm_scale``."""
         key = (id(graph), str(device))
         if key not in self._graphs:
+            # the graph is kept too: the id of a freed one may be given to another
             self._graphs[key] = (graph, k2_graph(graph).to(device))
         fsa = self._graphs[key][1]
+        # k2 keeps scores within the arcs: without a copy the cached graph would be scaled
         scaled = k2.Fsa(fsa.arcs.clone(), aux_labels=fsa.aux_labels)
         scaled.scores = fsa.scores * (1.0 if graph.kind == "H" else lm_scale)
+        # k2 carries attributes through the search: the rest of an arc's score is the acoustic part
         scaled.lm_scores = scaled.scores.clone()
         return scaled
 
@@ -178,8 +182,10 @@ def _without_epsilons(arrays: FstArrays) -> Any:
     fsa = _fsa(arrays)
     fsa = k2.connect(k2.remove_epsilon(fsa))
     fsa = k2.arc_sort(fsa)
+    # removing epsilons makes word labels ragged: axes [arc][word], epsilons among them
     fsa.aux_labels = fsa.aux_labels.remove_values_eq(0)
     arcs = fsa.arcs.values().clone()
+    # back to tokens with the blank as 0; -1 marks k2's arcs to the final state
     arcs[:, 2] = torch.where(arcs[:, 2] > 0, arcs[:, 2] - 1, arcs[:, 2])
     return k2.Fsa(arcs, aux_labels=fsa.aux_labels)
 
@@ -198,17 +204,20 @@ def _fsa(arrays: FstArrays) -> Any:
     olabel = np.concatenate([arrays.arcs["olabel"], np.full(len(final), -1)])
     order = np.argsort(src, kind="stable")
     if arrays.start != 0:
+        # k2 takes state 0 as the start
         swap = np.arange(last + 1)
         swap[[0, arrays.start]] = [arrays.start, 0]
         columns[:2] = [swap[columns[0]], swap[columns[1]]]
         order = np.argsort(columns[0], kind="stable")
     arcs = np.stack([c[order].astype(np.int32) for c in columns[:3]], axis=1)
+    # k2's arcs are rows of four int32, the last one the bits of a float32
     scores = columns[3][order].view(np.int32)[:, None]
     table = torch.from_numpy(np.concatenate([arcs, scores], axis=1))
     return k2.Fsa(table, aux_labels=torch.from_numpy(olabel[order].astype(np.int32)))
 
 
 def _dense(log_probs: Tensor, lens: Tensor, chosen: Tensor) -> Any:
+    # DenseFsaVec wants its segments on the CPU: rows of (utterance, first frame, frames)
     durations = lens.cpu()[chosen]
     segments = torch.stack([chosen, torch.zeros_like(chosen), durations], dim=1)
     return k2.DenseFsaVec(log_probs.float(), segments.to(torch.int32))
@@ -242,6 +251,7 @@ def _lattices(
     logging.warning(
         "search of %d utterances ran out of memory: trying again in halves", len(inputs)
     )
+    # outside the except block: the traceback would keep the failed attempt's arrays alive
     half = len(inputs) // 2
     parts = (inputs[:half], inputs[half:])
     return [one for p in parts for one in _lattices(fsa, p, device, attempt, options, best)]
@@ -281,6 +291,7 @@ def _split(lattices: Any, options: SearchOptions) -> list[Lattice | None]:
             continue
         part = slice(begin, end)
         counts = np.diff(splits[begin : end + 1])
+        # axes [arc][word], flat
         own = words[splits[begin] : splits[end]]
         out.append(_lattice(arcs[part], scores[part], lm[part], counts, own, options))
     return out
@@ -306,15 +317,19 @@ def _lattice(
     dst = np.where(is_last, arcs[owner, 1], inner)
     src = np.where(is_first, arcs[owner, 0], np.concatenate([[0], dst[:-1]]))
     word = np.zeros(len(owner), dtype=np.int64)
+    # arcs without a word have a row too, which stays epsilon
     word[np.repeat(counts > 0, length)] = words
     total = states + int((~is_last).sum())
     final = np.full(total, -np.inf)
+    # k2 puts final costs on the arcs with label -1: ending in their target is free
     final[arcs[arcs[:, 2] == -1, 1]] = 0.0
+    # a scale of 0 cannot be undone: the score stays 0
     am = (scores - lm) / (options.acoustic_scale or 1.0)
     return make_lattice(
         src,
         dst,
         np.where(is_last, arcs[owner, 2], -1),
+        # arcs to the final state have -1 as their word too
         np.maximum(word, 0),
         np.where(is_last, am[owner], 0.0),
         np.where(is_last, lm[owner] / (options.lm_scale or 1.0), 0.0),

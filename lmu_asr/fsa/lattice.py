@@ -96,6 +96,7 @@ class Lattice:
         alpha = np.full(self.num_states, -np.inf)
         alpha[0] = 0.0
         for arcs in self._arc_levels:
+            # plain indexing would keep only the last of several arcs into one state
             np.logaddexp.at(alpha, self.dst[arcs], alpha[self.src[arcs]] + self.scores[arcs])
         return alpha
 
@@ -155,6 +156,7 @@ class Lattice:
         dst, word, cost = self.dst.tolist(), self.word.tolist(), self.scores.tolist()
         offsets = self.arc_offsets.tolist()
         steps: list[tuple[int, int]] = [(-1, -1)]  # (arc, previous step)
+        # (-bound, step, state, score, words): equal bounds come in the order of their steps
         heap: list[tuple[float, int, int, float, tuple[int, ...]]] = [(-beta[0], 0, 0, 0.0, ())]
         seen: set[tuple[int, tuple[int, ...]]] = set()
         while heap:
@@ -167,6 +169,7 @@ class Lattice:
                 continue
             if final[state] > -math.inf:
                 steps.append((-1, step))
+                # state -1 is the end: a path comes out only once no open one can be better
                 heapq.heappush(heap, (-score - final[state], len(steps) - 1, -1, 0.0, words))
             for arc in range(offsets[state], offsets[state + 1]):
                 reached = score + cost[arc]
@@ -289,6 +292,7 @@ def _frames(src: np.ndarray, dst: np.ndarray, token: np.ndarray, num_states: int
         arcs = waiting[ready]
         if not len(arcs):
             break
+        # of several arcs into one state the last one counts; the check below finds any that differ
         frame[dst[arcs]] = np.maximum(frame[dst[arcs]], frame[src[arcs]] + step[arcs])
         waiting = waiting[~ready]
     reached = frame[src] >= 0
@@ -301,6 +305,7 @@ def _depths(src: np.ndarray, dst: np.ndarray, epsilon: np.ndarray, frame: np.nda
     """(S,) longest chain of epsilon arcs that ends in each state."""
     depth = np.zeros(len(frame), dtype=np.int64)
     arcs = np.flatnonzero(epsilon)
+    # a chain has fewer arcs than there are states: more rounds mean a cycle
     for _ in range(len(frame) + 1):
         before = depth.copy()
         np.maximum.at(depth, dst[arcs], depth[src[arcs]] + 1)

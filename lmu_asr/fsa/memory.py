@@ -36,6 +36,7 @@ def memory_limit(extra: int | None = None) -> Iterator[None]:
     """
     if extra is None:
         extra = int(host_memory().available * SHARE)
+    # address space, because Linux does not enforce RLIMIT_RSS
     before = resource.getrlimit(resource.RLIMIT_AS)
     limit = _address_space() + extra
     if not extra or (before[0] != resource.RLIM_INFINITY and before[0] <= limit):
@@ -69,6 +70,7 @@ def with_smaller_beams(
         except (MemoryError, RuntimeError) as error:
             if not is_memory_error(error):
                 raise
+        # outside the except block: the traceback would keep the failed attempt's arrays alive
         attempt = attempt.narrower()
         logging.warning(
             "search ran out of memory: trying again with search_beam %.2f, lattice_beam %.2f,"
@@ -85,6 +87,7 @@ def with_smaller_beams(
 
 def is_memory_error(error: Exception) -> bool:
     """Whether ``error`` says that memory ran out, on the CPU or on a GPU."""
+    # torch reports memory that ran out as RuntimeError, on the CPU as "can't allocate memory"
     text = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in text or "alloc" in text
 

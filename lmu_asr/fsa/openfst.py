@@ -125,6 +125,7 @@ def best_path(fst: Any, scores: np.ndarray, options: SearchOptions) -> Path | No
         settings = kaldi_decoder.FasterDecoderOptions(
             beam=attempt.search_beam,
             max_active=attempt.max_active,
+            # Kaldi aborts unless min_active < max_active
             min_active=min(20, attempt.max_active - 1),
         )
         decoder = kaldi_decoder.FasterDecoder(fst, settings)
@@ -161,6 +162,7 @@ def _raw_lattice(fst: Any, scores: np.ndarray, options: SearchOptions) -> Lattic
 
 def unscaled_lattice(arrays: LatticeArrays, options: SearchOptions) -> Lattice:
     """Turn kaldi-decoder's scaled costs into unscaled scores; label 0 becomes token -1."""
+    # a scale of 0 cannot be undone: the cost stays 0
     am_factor = -1.0 / (options.acoustic_scale or 1.0)
     lm_factor = -1.0 / (options.lm_scale or 1.0)
     graph_cost = arrays.arcs["graph"].astype(np.float64)

@@ -104,6 +104,7 @@ def _pronunciations(word: str, lang: Lang) -> list[tuple[int, ...]]:
     prons = lang.pronunciations.get(word)
     if not prons:
         raise LangError(f"word {word!r} has no pronunciation in {lang.dir}/lexicon.txt")
+    # the loss sums over paths: a pronunciation given twice would count twice
     return list(dict.fromkeys(tuple(lang.token_ids[token] for token in pron) for pron in prons))
 
 

@@ -36,6 +36,7 @@ def write_arpa(model: NgramModel, path: str | Path) -> None:
     """Write ``model`` atomically, compressed where ``path`` ends in ``.gz``; seven digits a number."""
     with atomic_open(path, "wb") as raw:
         if str(path).endswith(".gz"):
+            # neither name nor time in gzip's header, so that equal models give equal bytes
             with gzip.GzipFile(
                 filename="", fileobj=raw, mode="wb", mtime=0, compresslevel=6
             ) as out:
@@ -151,6 +152,7 @@ class _Reader:
 
     def _section(self, lines: Iterator[str], order: int, count: int, last: bool) -> str:
         """Read the n-grams of one order; return the line that ends them."""
+        # arrays: 8 bytes a number, where a list takes about 40
         words, numbers = array("q"), array("q")
         probs, backoffs = array("d"), array("d")
         first = self.number + 1

@@ -98,6 +98,7 @@ def _coaccessible(files: LangFiles, name: str) -> Iterator[str]:
         return
     states = len(fst.final)
     ends = np.flatnonzero(np.isfinite(fst.final))
+    # one state more, which leads to all final ones: a single search goes backward from it
     src = np.concatenate([fst.dst, np.full(len(ends), states)])
     dst = np.concatenate([fst.src, ends])
     backward = csr_matrix((np.ones(len(src)), (src, dst)), shape=(states + 1, states + 1))
@@ -125,6 +126,7 @@ def _epsilon_cycle(files: LangFiles, name: str) -> Iterator[str]:
     empty = fst.ilabel == 0
     size = len(fst.final)
     graph = csr_matrix((np.ones(empty.sum()), (fst.src[empty], fst.dst[empty])), shape=(size, size))
+    # a cycle makes one component of its states; a loop at one state does not show so
     count, _ = connected_components(graph, directed=True, connection="strong")
     if count < size or (empty & (fst.src == fst.dst)).any():
         yield f"{files.at(name)}: a cycle of arcs that read no token"

@@ -102,6 +102,7 @@ def _restrict(model: NgramModel, known: np.ndarray, bos: int, eos: int) -> Ngram
         if order > 1:
             below = model.levels[order - 2]
             keep &= (below.word[level.parent] != eos) & (level.word != bos)
+        # new row of each n-gram; -1 drops all that begin with it
         row = np.where(keep, np.cumsum(keep) - 1, -1)
         levels.append(
             Level(parent[keep], level.word[keep], level.logprob[keep], level.backoff[keep])

@@ -22,6 +22,7 @@ from lmu_asr.lang.trie import BOS, EOS, MINUS_INFINITY, UNK, Level, NgramModel
 
 log = logging.getLogger(__name__)
 
+# those of lmplz's --discount_fallback
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
 
 
@@ -107,13 +108,16 @@ def _count(stream: np.ndarray, start: np.ndarray, order: int, vocab_size: int) -
     row = stream  # of the n-gram that ends at each position, in the level of its order
     begins = word == 1  # n-grams with <s> first
     for length in range(2, order + 1):
+        # no n-gram reaches across the start of its sentence
         at = position[position - (length - 1) >= start]
         keys, sample, inverse, raw = np.unique(
+            # context and last word in one int64: unique() over rows of words would sort far slower
             row[at - 1] * vocab_size + stream[at],
             return_index=True,
             return_inverse=True,
             return_counts=True,
         )
+        # row still numbers the n-grams one word shorter: what ends here is this one's suffix
         suffix = row[at[sample]]
         left = np.bincount(suffix, minlength=len(begins))
         result[-1].adjusted = np.where(begins, result[-1].adjusted, left)
@@ -163,6 +167,7 @@ def _interpolate(
             backoff = np.where(gamma > 0, np.log10(gamma), MINUS_INFINITY)
         lower[-1].backoff = np.where(seen, backoff, 0.0)
     else:
+        # without <s>, which is never predicted
         below = np.full(len(counts.word), 1.0 / (vocab_size - 1))
     own = (counts.adjusted - discount) / total[counts.parent]
     with np.errstate(divide="ignore"):

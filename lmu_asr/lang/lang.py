@@ -186,6 +186,7 @@ class Lang:
             raise LangError(f"symbol {BOUNDARY!r} in {word!r} is reserved for word boundaries")
         if self.unit == "bpe":
             ids = self._processor.encode(word)
+            # id 0, our blank, is sentencepiece's unknown
             if self.blank_id in ids:
                 raise LangError(f"symbol {self._unknown(word)!r} in {word!r} has no token")
             return list(ids)

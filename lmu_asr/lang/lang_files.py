@@ -48,6 +48,7 @@ class LangFiles:
     @functools.cache  # noqa: B019
     def lines(self, name: str) -> list[Line]:
         """Lines of a text file that are not blank, split at spaces and tabs."""
+        # bytes that are no UTF-8 are reported by their own check
         rows = self.data(name).decode("utf-8", errors="replace").split("\n")
         split = ((n, tuple(row.replace("\t", " ").split())) for n, row in enumerate(rows, 1))
         return [Line(number, fields) for number, fields in split if fields]

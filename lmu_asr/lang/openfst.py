@@ -53,10 +53,12 @@ def fst_bytes(fst: FstColumns) -> bytes:
     num_states, num_arcs = len(fst.final), len(fst.src)
     counts = np.bincount(fst.src, minlength=num_states).astype(np.int64)
     before = np.concatenate([[0], np.cumsum(counts)])[:-1]
+    # a state is its final cost and the int64 count of its arcs, 12 bytes; an arc has 16
     words = np.empty(3 * num_states + 4 * num_arcs, dtype="<i4")
     head = 3 * np.arange(num_states, dtype=np.int64) + 4 * before
     words[head] = fst.final.astype("<f4").view("<i4")
     words[head + 1] = counts
+    # upper half of the count
     words[head + 2] = 0
     at = 3 * (fst.src.astype(np.int64) + 1) + 4 * np.arange(num_arcs, dtype=np.int64)
     words[at] = fst.ilabel
@@ -94,11 +96,13 @@ def read_fst(path: str | Path) -> FstColumns:
         LangError: not such a file, or one that ends early.
     """
     data = Path(path).read_bytes()
+    # magic number and the two type names with their lengths
     prefix = _header(0, 1, 0)[:26]
     size = len(prefix) + 40
     if data[: len(prefix)] != prefix or len(data) < size:
         raise LangError(f"{path}: not an OpenFst binary of type vector and arc type standard")
     _, flags, _, start, num_states, num_arcs = struct.unpack("<iiQqqq", data[len(prefix) : size])
+    # bits of OpenFst's header: a table of input symbols, one of output symbols
     if flags & 3:
         raise LangError(f"{path}: holds symbol tables; write it without")
     rest = len(data) - size - 12 * num_states
@@ -113,6 +117,7 @@ def read_fst(path: str | Path) -> FstColumns:
 
 def _parse(path: str | Path, words: np.ndarray, start: int, states: int, arcs: int) -> FstColumns:
     heads, counts = array("q"), array("q")
+    # a memoryview gives plain ints, much faster one by one than an array's elements
     fast, at, total = memoryview(words.tobytes()).cast("i"), 0, len(words)
     for state in range(states):
         if at + 3 > total:

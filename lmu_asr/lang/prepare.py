@@ -62,6 +62,7 @@ def prepare_lang(
     extra = sorted({w for words in extra_words for w in words.split()} - counts.keys())
     out.mkdir(parents=True, exist_ok=True)
     (out / "lang.json").unlink(missing_ok=True)
+    # what a killed run left, or one with another unit
     for stale in [*out.glob(".*.tmp*"), out / "bpe.model"]:
         stale.unlink(missing_ok=True)
     if config.unit == "phone":

@@ -17,6 +17,7 @@ def prune(model: NgramModel, threshold: float) -> NgramModel:
     Each n-gram's removal is judged by itself, from the highest order down; n-grams that longer
     ones start with stay. Back-offs are computed anew. Unigrams are never dropped.
     """
+    # levels of its own: their back-offs are replaced below, the caller's model stays
     levels = [Level(x.parent, x.word, x.logprob, x.backoff) for x in model.levels]
     before = model.counts
     for order in range(model.order, 1, -1):
@@ -47,6 +48,7 @@ def _loss(model: NgramModel, order: int) -> np.ndarray:
         own = prob * (np.log10(below) + new_backoff - level.logprob)
         others = kept * (new_backoff - old_backoff)
         loss = -_context_prob(model, order)[level.parent] * (own + others)
+    # where no probability is left over the loss has no value: the n-gram stays
     return np.where(np.isfinite(loss), loss, np.inf)
 
 

@@ -25,6 +25,7 @@ class Spelling:
         accented = sorted(word for word in words if not word.isascii())
         self._own = frozenset(accented)
         self._spelled = {compose(word): word for word in accented}
+        # one word that is not composed tells that the text was taken as it is
         self._composes = all(form == word for form, word in self._spelled.items())
 
     def __call__(self, word: str) -> str:

@@ -52,6 +52,7 @@ class UserModel:
             write_arpa(self.model, path)
             return
         with open(self.path, "rb") as start:
+            # by its first bytes: a compressed file need not be called .gz
             opener = gzip.open if start.read(2) == b"\x1f\x8b" else open
         with opener(self.path, "rb") as source, atomic_open(path, "wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
