@@ -51,15 +51,19 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix = "".join(path.suffixes[-2:])
+    # in the same directory: os.replace is atomic within one file system only
     fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{suffix}", dir=path.parent)
     os.close(fd)
     _OPEN[name] = os.getpid()
     try:
         yield Path(name)
         _fsync(name)
+        # mkstemp makes files that the owner alone can read
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
+        # the new name is safe from a power cut only once the directory is on disk
         _fsync(path.parent)
+    # KeyboardInterrupt and SystemExit too must leave no temporary file
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
@@ -121,6 +125,7 @@ def parse_json(data: str | bytes, where: str) -> Any:
         raise DocumentError(f"{where}: JSON with more than {DEEPEST_JSON} levels") from None
     except ValueError as error:  # no UTF-8, no JSON, a number of thousands of digits
         raise DocumentError(f"{where}: not valid JSON: {error}") from error
+    # fewer brackets cannot be nested deeper, so that most documents need no walk
     if text.count("[") + text.count("{") > DEEPEST_JSON:
         _check_depth(value, where)
     return value
@@ -168,6 +173,7 @@ def _maybe_gzip(raw: IO[bytes], compress: bool) -> Iterator[IO[bytes]]:
         yield raw
         return
     with gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0, compresslevel=6) as stream:
+        # GzipFile compresses and sums each write on its own: slow for many short lines
         buffered = io.BufferedWriter(stream, 1 << 20)  # type: ignore[type-var]
         yield buffered
         buffered.flush()
@@ -241,6 +247,7 @@ def _fsync(path: str | Path) -> None:
 
 
 def _umask() -> int:
+    # the mask can be read only by setting it
     value = os.umask(0)
     os.umask(value)
     return value

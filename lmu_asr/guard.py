@@ -119,6 +119,7 @@ def die_with_parent(number: int = signal.SIGTERM) -> None:
 def children(pid: int) -> list[int]:
     """Processes that ``pid`` has started and that have not been waited for (Linux)."""
     found: list[int] = []
+    # a list of its own for each thread: any of them may have started a process
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # the thread has just ended
             found += [int(text) for text in task.read_text().split()]
@@ -142,6 +143,7 @@ class _Guard:
             COMMAND in os.environ
         ):  # the driver is the parent; by hand it may be a shell that one leaves
             die_with_parent()
+        # grandchildren whose parent dies come to this process, not to init
         _prctl(PR_SET_CHILD_SUBREAPER, 1)
         # from here on signals wait until sigtimedwait takes them: none can come at a bad time
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [*self.wanted, signal.SIGCHLD])
@@ -194,6 +196,7 @@ class _Guard:
         found = None
         with contextlib.suppress(ChildProcessError):
             while True:
+                # -1: adopted processes have to be reaped as well
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
                     break
@@ -211,6 +214,7 @@ class _Guard:
                 _kill(pid, signal.SIGKILL if late else signal.SIGTERM)
             time.sleep(0.02)
             self._reap()
+        # where there is no subreaper the group is all that is known of them
         _kill(-self.child, signal.SIGKILL)
 
 
@@ -221,6 +225,7 @@ def _stop_file() -> Iterator[Path]:
     try:
         yield Path(folder) / "stop"
     finally:
+        # the forked child leaves this block too, and must not remove its guard's directory
         if os.getpid() == owner:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -232,12 +237,14 @@ def _kill(pid: int, number: int) -> None:
 
 def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
+        # Python has no prctl; CDLL(None) is the C library already loaded
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def _say(text: str) -> None:
     """Write to standard error, which may be a terminal that has gone."""
     with contextlib.suppress(OSError):
+        # not sys.stderr: what it buffers would fail again when Python ends
         os.write(2, text.encode())
 
 

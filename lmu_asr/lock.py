@@ -26,6 +26,7 @@ def sole_run(directory: Path, patience: float = PATIENCE_SECONDS) -> Iterator[No
         TrainingError: another process trains there.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    # flock, not the file's existence: the system lets go of it after kill -9 too
     with open(directory / ".lock", "a", encoding="utf-8") as stream:
         _acquire(stream.fileno(), directory, patience)
         yield
@@ -39,6 +40,7 @@ def turn(path: Path) -> Iterator[bool]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     waited = False
+    # the lock file is never removed: another process may be waiting on this very inode
     with open(path, "a", encoding="utf-8") as stream:
         try:
             fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

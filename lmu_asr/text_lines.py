@@ -101,6 +101,7 @@ def read_transcripts(path: Path) -> Iterator[str]:
     """
     if not path.is_file():
         raise DataError(f"{path}: no transcripts; run stage 1 (features) first")
+    # our own file: a long line does not mean that it is the wrong one
     for _, line in text_lines(path, longest=sys.maxsize - 1):
         yield line.partition(" ")[2]
 

@@ -191,6 +191,7 @@ def _tar_members(raw: IO[bytes], allowance: _Allowance) -> Iterator[tuple[str, I
                     logging.warning("member '%s' is there twice: the last counts", name)
                 seen.add(name)
                 yield name, content
+            # tarfile keeps every header that it has read: memory for millions of files
             tar.members = []  # type: ignore[attr-defined]
     while limited.read(BLOCK):  # to the end, where the stream's sum is
         pass

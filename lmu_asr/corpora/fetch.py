@@ -117,6 +117,7 @@ def fetch_and_unpack(
             urls = [f"{base.rstrip('/')}/{archive.path}" for base in bases]
             download(urls, path, archive.digest)
         unpack(path, target)
+        # the mark before the archive goes: a kill between the two costs no second download
         write_json(mark, {"digest": archive.digest})
         if path != own:
             path.unlink()
@@ -172,6 +173,7 @@ def _download_from(url: str, path: Path, digest: str) -> None:
             return
         _forget(part)
         restarts += 1
+        # a part that was resumed may mix two versions: a whole download decides
         if restarts > 1 or before == 0:
             raise RefusedError(f"its checksum is {found}, {digest} is wanted")
         logging.warning(
@@ -185,6 +187,7 @@ def _append(url: str, part: Path) -> None:
     state = _content(_state_path(part)) if have else {}
     if have and state.get("url") == url and state.get("total") == have:
         return
+    # without a version If-Range cannot tell whether the server's file is still the same
     if state.get("url") != url or not isinstance(state.get("version"), str) or not state["version"]:
         _forget(part)
         have = 0
@@ -194,11 +197,13 @@ def _append(url: str, part: Path) -> None:
         headers["If-Range"] = state["version"]
     request = urllib.request.Request(url, headers=headers)
     with _open(request, part) as response:
+        # no ranges here, or the file has changed: the whole comes from its start
         if response.status != 206:
             have = 0
         version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
         total = _total(response, have)
         _check_space(part, (total or 0) - have)
+        # before the first byte, so that after a kill the part's version is known
         atomic_write_text(
             _state_path(part), json.dumps({"url": url, "version": version, "total": total})
         )
@@ -207,6 +212,7 @@ def _append(url: str, part: Path) -> None:
             for block in progress(_blocks(response), part.stem, total=blocks, unit="MiB"):
                 stream.write(block)
     size = part.stat().st_size
+    # read(n) of a connection that is closed early ends like that of a whole file
     if total is not None and size < total:
         raise http.client.IncompleteRead(b"", total - size)
 

@@ -20,6 +20,7 @@ from lmu_asr.data.manifests import Utterance, from_utterances, segment_seconds
 from lmu_asr.errors import DataError
 
 BLOCK, LARGEST_ITEM = 1 << 22, 1 << 27  # characters
+# a tuple, since the empty text at the end of a block is "in" every string
 SEPARATORS = tuple(", \t\r\n")
 GARBAGE = re.compile(r"<(SIL|MUSIC|NOISE|OTHER)>")  # the whole utterance is of no use
 PUNCTUATION = re.compile(r"<(COMMA|PERIOD|QUESTIONMARK|EXCLAMATIONPOINT|UNK)>")

@@ -144,7 +144,9 @@ def _render_in_child(espeak: Espeak, job: Job) -> dict[str, Any]:
         except OSError as error:
             message, number, status = str(error), error.errno or errno.EIO, 1
         os.write(writer, json.dumps({"message": message, "errno": number}).encode())
+        # not sys.exit: the child must not flush the parent's buffers nor run its exit handlers
         os._exit(status)
+    # as long as this process holds the writing end, reading comes to no end
     os.close(writer)
     with open(reader, encoding="utf-8") as stream:
         answer = stream.read()

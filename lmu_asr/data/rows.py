@@ -32,9 +32,12 @@ class Rows(Generic[T]):
 
     def __init__(self, key: Callable[[T], str], items: Iterable[T] = ()) -> None:
         self.key = key
+        # the empty name is SQLite's for a private file on disk that it removes itself
         self._data = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        # nothing survives the process, so that there is nothing to roll back or sync
         for setting in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{MEMORY_KIB}"):
             self._data.execute(f"PRAGMA {setting}")
+        # keys as bytes: SQLite compares them as they are, and names need not be UTF-8
         self._data.execute("CREATE TABLE rows (n INTEGER PRIMARY KEY, key BLOB, data BLOB)")
         self._data.execute("BEGIN")
         self._count = 0
@@ -136,6 +139,7 @@ class Rows(Generic[T]):
 
     def _index(self) -> None:
         if not self._has_index:
+            # only once asked for: many lists are never looked up by key
             self._read("CREATE INDEX by_key ON rows (key)")
             self._has_index = True
 

@@ -78,6 +78,7 @@ class Stage:
     def function(self) -> str:
         """``run`` as :func:`lmu_asr.stages.code.code_of` takes it."""
         module = self.run.__module__
+        # as a program the stage's module is called __main__: by that name its code is not found
         return f"{__package__}.{self.name}:run" if module == "__main__" else f"{module}:run"
 
 
@@ -151,6 +152,7 @@ def main(stage: Stage, argv: Sequence[str] | None = None) -> int:
 def _leave() -> None:
     """Leave in the middle: the next run finds whole files, and the guard ends other processes."""
     discard_temporaries()
+    # called in the thread that watches, where sys.exit would end that thread alone
     os._exit(128 + signal.SIGTERM)
 
 
@@ -229,6 +231,7 @@ def _work(stage: Stage, context: Context, stamp: Stamp) -> None:
     path = stage.stamp_path(context)
     first = _is_first()
     if first:
+        # an old stamp must not vouch for outputs that a kill leaves half new
         path.unlink(missing_ok=True)
     start = time.monotonic()
     stage.run(context)

@@ -82,6 +82,7 @@ def lm_words(context: Context, texts: list[str]) -> list[str]:
 
         counts.update(read_user_arpa(context.config.lm.arpa, known).new_words(known))
     room = max(context.config.lm.max_words - len(known), 0)
+    # ties by the word, so that every run cuts at the same one
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [word for word, _ in ranked if word not in known][:room]
 

@@ -19,6 +19,7 @@ from lmu_asr.stages.common import current_stamp
 from lmu_asr.stages.context import PLACES, Context, save_places
 from lmu_asr.stages.stamp import FORMAT, Stamp
 
+# read from the source by stages.definitions: editing this module makes no stage run again
 CHANGES_NO_OUTPUT = True
 OWNER = ".train.started.json"
 FORCED = "makes room for another (--force)"
@@ -95,12 +96,14 @@ def _move_aside(context: Context, old: dict[str, Any], reason: str) -> None:
     """Move a run to a directory of its own; one that is killed meanwhile is moved to its end."""
     name = old.get("aside") or _free_name(context.exp_dir, f"superseded-{fingerprint(old)[:8]}")
     owner, target = context.exp_dir / OWNER, context.exp_dir / name
+    # the target's name first: after a kill the next run goes on with this same move
     write_json(owner, {**old, "aside": name})
     target.mkdir(exist_ok=True)
     stays = {"resolved.yaml", PLACES, ".lock", OWNER}
     for path in sorted(context.exp_dir.iterdir()):
         if path.name not in stays and not path.name.startswith("superseded-"):
             path.rename(target / path.name)
+    # last: while it stands with "aside", the move is not finished
     owner.unlink()
     logging.info("the earlier run %s; it is kept in %s", reason, target)
 

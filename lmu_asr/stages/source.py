@@ -86,6 +86,7 @@ def _read(path: Path) -> dict[str, str] | None:
 def _check_places(context: Context) -> None:
     """Refuse directories that cannot be made, since a file stands in their place."""
     for place, option in ((context.corpus_dir, "--data-dir"), (context.results_dir, "--exp-dir")):
+        # lexists: a link that leads nowhere stands in the way too
         there = next(path for path in (place, *place.absolute().parents) if os.path.lexists(path))
         if not there.is_dir():
             raise StageError(f"{there}: is no directory: choose another {option}")

@@ -148,6 +148,7 @@ def _inputs(
     states = {"sizes": sizes, "times": times}
     if old and old.inputs.get("times") == times:
         return str(old.parts.get("inputs")), states
+    # with other names or sizes the stage runs anyway, and reads them after it
     if may_skip and (old is None or old.inputs.get("sizes") != sizes):
         return UNREAD, states
     if sum(size for _, _, size, _ in rows.by_key()) > MOST_READ:
@@ -157,6 +158,7 @@ def _inputs(
 
 def _state(path: Path, folder: Path) -> State:
     size, time = file_state(path) or (-1, -1)
+    # relative names: a project that was moved or copied keeps its stamps
     base = next((b for b in (folder, PROJECT) if path.is_relative_to(b)), None)
     return (str(path.relative_to(base) if base else path), str(path), size, time)
 
@@ -164,6 +166,7 @@ def _state(path: Path, folder: Path) -> State:
 def _digest(rows: Iterable[Any]) -> str:
     digest = hashlib.sha256()
     for row in rows:
+        # surrogates stand for the bytes of file names that are not UTF-8
         text = json.dumps(row, ensure_ascii=False) + "\n"
         digest.update(text.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
@@ -217,4 +220,5 @@ def with_outputs(
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
+    # names with a dot: stamps, locks, and temporary files
     return sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))

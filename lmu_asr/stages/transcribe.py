@@ -80,6 +80,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
 def _input(text: str) -> Path:
     """The path of a file; ``./-`` is a file of this name, not standard input."""
     path = Path(text)
+    # Path("./-") equals Path("-"): only the text as typed tells them apart
     return path.absolute() if text != STDIN and str(path) == STDIN else path
 
 

@@ -49,6 +49,7 @@ class Reverberator:
 
     def __call__(self, features: NDArray[np.float32], utterance: str) -> NDArray[np.float32]:
         """Return features (T, F) in a room, or as they are, by the utterance's draw."""
+        # the last number keeps this draw apart from that of the noise
         rng = np.random.default_rng([self._seed, self._epoch, *utterance.encode(), 1])
         if rng.random() >= self._augment.reverb_prob:
             return features

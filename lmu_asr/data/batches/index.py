@@ -169,6 +169,7 @@ def write_index(
     cuts: Iterable[dict[str, Any]], path: Path, describe: Callable[[], dict[str, Any]]
 ) -> None:
     """Write an index of cuts atomically; ``describe`` gives its header when all have been read."""
+    # the columns stand before the records, but are known only after them
     with tempfile.TemporaryFile(dir=path.parent) as records:
         columns = _write_records(cuts, records)
         header = {**describe(), "count": len(columns["durations"])}
@@ -272,10 +273,12 @@ class IndexedSampler(BatchSampler):
         is_sorted = self.epoch < self.sorted_epochs
         key = self.seed, self.epoch, self.max_duration, self.num_buckets, is_sorted
         if self.index.kept_plan is None or self.index.kept_plan[0] != key:
+            # of seed and epoch alone: every rank, and every resume, plans the same
             rng = np.random.default_rng([self.seed, self.epoch])
             durations = self.index.durations
             plan = plan_batches(durations, self.max_duration, self.num_buckets, rng)
             if is_sorted:
+                # stable: batches of equal length stay in their random order
                 plan.sort(key=lambda numbers: float(durations[numbers].max()))
             self.index.kept_plan = key, plan
         return self.index.kept_plan[1]

@@ -179,6 +179,7 @@ class BatchSampler:
         start = self.batch
         for index, batch in enumerate(self._global_batches(start), start):
             self.batch = index + 1
+            # longest first and dealt in turn, so that the processes get shares of similar length
             yield batch[self.rank :: self.world_size]
 
     def _global_batches(self, start: int = 0) -> Iterator[list[CutRecord]]:
@@ -190,6 +191,7 @@ class BatchSampler:
 
     def _joined(self) -> Iterator[list[CutRecord]]:
         order = list(self.utterances)
+        # a text as seed goes through SHA-512, not hash(), which differs from process to process
         random.Random(f"{self.seed} {self.epoch}").shuffle(order)
         pending: list[CutRecord] = []
         for cuts in self._sampler(order):

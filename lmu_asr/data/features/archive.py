@@ -94,6 +94,7 @@ def say_unchecked(place: str) -> None:
 
 def _offsets(key: str) -> list[int]:
     """Where each chunk of an utterance begins, and where the last one ends."""
+    # Lhotse's key is the first chunk's offset, then the size of each chunk
     return list(itertools.accumulate(map(int, key.split(","))))
 
 
@@ -110,6 +111,7 @@ def _check(path: str, start: int, data: bytes) -> None:
     except FileNotFoundError:
         return
     starts, crcs = _table(str(sums), state.st_size, state.st_mtime_ns)
+    # write_sums keeps the order of the archive, so that starts ascend
     place = int(np.searchsorted(starts, start))
     if place == len(starts) or starts[place] != start:
         raise DataError(f"no checksum for byte {start} in {sums.name}: it is of another archive")
@@ -124,5 +126,6 @@ def _table(path: str, size: int, changed: int) -> tuple[NDArray[np.uint64], NDAr
     wanted = int.from_bytes(content[len(MAGIC) : len(MAGIC) + 4], "little")
     if content[: len(MAGIC)] != MAGIC or len(table) % ROW.itemsize or zlib.crc32(table) != wanted:
         raise DataError(f"the checksums themselves are damaged ({path})")
+    # a field of rows is strided, which searchsorted would copy at every look-up
     rows = np.frombuffer(table, dtype=ROW)
     return np.ascontiguousarray(rows["start"]), np.ascontiguousarray(rows["crc"])

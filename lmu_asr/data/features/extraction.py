@@ -132,6 +132,7 @@ def _in_order(pool: ProcessPoolExecutor, tasks: Iterable[Task], ahead: int) -> I
         while coming:
             yield coming.popleft().result()
     finally:
+        # otherwise leaving the pool would first make all shards that were given out
         for future in coming:
             future.cancel()
 
@@ -164,6 +165,7 @@ def _start_worker() -> None:
         sentinel = parent.sentinel
 
         def follow() -> None:
+            # a pool's worker whose parent was killed would wait for work for ever
             wait([sentinel])
             discard_temporaries()
             os._exit(1)

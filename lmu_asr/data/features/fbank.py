@@ -123,4 +123,5 @@ BACKENDS: dict[str, Callable[[FeaturesConfig], Extractor]] = {
 def frame_count(num_samples: int, config: FeaturesConfig) -> int:
     """Frames of ``num_samples`` samples without snipped edges, as Kaldi and Lhotse count them."""
     shift = round(config.sample_rate * config.frame_shift_ms / 1000.0)
+    # Kaldi's rounding: half a shift goes up
     return (num_samples + shift // 2) // shift

@@ -98,6 +98,7 @@ def make_shard(task: Task) -> Shard:
     if shard and shard.key == key and shard.is_whole:
         write_sums(archive, (cut["features"]["storage_key"] for cut in shard.cuts()))
         return shard
+    # the header first: after a kill no header describes a newer archive
     path.unlink(missing_ok=True)
     with atomic_path(archive) as temporary, LilcomChunkyWriter(temporary) as writer:
         sums = _Sums(task.config.num_mel_bins)
@@ -129,6 +130,7 @@ def _key(task: Task) -> str:
     paths = dict.fromkeys(cut.recording.sources[0].source for cut, _ in task.items)
     sums = [sha256_file(path) if Path(path).is_file() else "" for path in paths]
     cuts = [(relative_recording(cut, task.out_dir).to_dict(), speed) for cut, speed in task.items]
+    # the cuts come with their speeds: another list of factors leaves whole shards as they are
     config = {k: v for k, v in asdict(task.config).items() if k != "speed_perturb"}
     return fingerprint([VERSION, config, cuts, sums])
 

@@ -33,6 +33,7 @@ __all__ = ["get_extractor", "make_cuts", "prepare_features", "read_cuts", "stati
 
 def make_cuts(manifests: Manifests) -> Iterator[MonoCut]:
     """Yield one cut for each supervision, under the supervision's id, in manifest order."""
+    # utterances of one recording stand together mostly: it is not unpickled for each
     find = functools.lru_cache(maxsize=16)(recording_rows(manifests.recordings).get)
     for supervision in manifests.supervisions:
         recording = find(supervision.recording_id)
@@ -105,6 +106,7 @@ def prepare_features(
     report.refuse_too_many()
     path = out_dir / f"{split}_cuts.jsonl.gz"
     write_jsonl(path, (cut for shard in shards for cut in shard.cuts()))
+    # built here once, not by every process of training at its start
     open_index(path)
     write_json(out_dir / f"{split}_report.json", report.to_json())
     if training:
