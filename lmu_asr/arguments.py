@@ -13,6 +13,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the message with a suggestion and leave with status 2."""
+        # argparse hands over the text of its message and nothing else
         prefix = "unrecognized arguments: "
         if message.startswith(prefix):
             wrong = message[len(prefix) :].split()[0]

@@ -165,6 +165,7 @@ def _structured(kind: type) -> DictConfig:
 
 
 def _writable(node: Any) -> None:
+    # OmegaConf makes frozen dataclasses read-only, and merging into those fails
     OmegaConf.set_readonly(node, False)
     for key in node:
         child = node._get_node(key)

@@ -22,6 +22,7 @@ Pronunciation = tuple[str, ...]
 Entry = tuple[str, Pronunciation]
 
 SILENCE = "SIL"
+# that of Kaldi's prepare_lang.sh
 SILENCE_PROBABILITY = 0.5
 
 

@@ -102,6 +102,7 @@ class CodeBase:
         return module
 
     def _read_cache(self) -> dict[str, Any]:
+        # what another version of the reader kept is of no use
         reader = hashlib.sha256((Path(__file__).parent / "definitions.py").read_bytes()).hexdigest()
         with contextlib.suppress(OSError, ValueError):
             found = json.loads(self._kept.read_bytes())

@@ -204,6 +204,7 @@ class BatchSampler:
             yield _longest_first(pending)
 
     def _sampler(self, order: list[CutRecord]) -> _BucketingSampler:
+        # lhotse estimates bins only for two buckets or more
         bins = None if self.num_buckets > 1 else [max(u.duration for u in order) + 1.0]
         sampler = _BucketingSampler(
             order,

@@ -124,6 +124,7 @@ def _batches(path: Path) -> Iterator[pyarrow.RecordBatch]:
             yield from pyarrow.parquet.ParquetFile(source).iter_batches(TOGETHER)
             return
         try:
+            # datasets saves Arrow's stream format, other tools its file format
             yield from pyarrow.ipc.open_stream(source)
         except pyarrow.ArrowInvalid:
             file = pyarrow.ipc.open_file(source)

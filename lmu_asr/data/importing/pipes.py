@@ -227,6 +227,7 @@ class _Runner:
         if chain is None:
             self._note("commands that need a shell, run by bash", command)
             script = command.strip().removesuffix("|")
+            # pipefail: otherwise the last program's success hides that one before it failed
             chain = [["bash", "-o", "pipefail", "-c", script]]
         self._note(f"commands run, what they print is kept in {self.pipes.folder}", command)
         with tempfile.TemporaryDirectory(dir=self._scratch.folder) as folder:
@@ -410,11 +411,13 @@ def _write(
     made: Path, printed: Path, audio: Recording, bits: int, scale: np.float32, tag: str
 ) -> None:
     steps = np.float64(1 << (bits - 1))
+    # libsndfile takes 24 bits from the top of an int32
     kind, shift = (np.int16, 0) if bits == 16 else (np.int32, 8)
     options = {"format": "FLAC", "subtype": f"PCM_{bits}"}
     with soundfile.SoundFile(
         made, "w", audio.sampling_rate, audio.num_channels, **options
     ) as stream:
+        # within the file, so that no kill leaves a tag without its audio
         stream.comment = tag
         for block in _blocks(printed, audio):
             values = np.rint(block.T * np.float64(scale) * steps)  # (S, C)

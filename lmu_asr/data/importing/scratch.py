@@ -26,6 +26,7 @@ class Scratch:
         root.mkdir(parents=True, exist_ok=True)
         for old in root.glob(f"{prefix}*"):
             _remove_if_left(old)
+        # locked before it has the prefix: another process would take it for one left by a kill
         made = Path(tempfile.mkdtemp(dir=root))
         self._lock = _locked(made)
         self.folder = made.rename(root / f"{prefix}{made.name}")
