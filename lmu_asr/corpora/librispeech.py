@@ -61,6 +61,7 @@ def read_splits(config: CorpusConfig, source: Path) -> dict[str, Manifests]:
     """
     if not source.is_dir():
         raise DataError(f"{source}: no such directory (corpus.source)")
+    # every archive of OpenSLR 12 unpacks below this name
     inner = source / "LibriSpeech"
     root = inner if inner.is_dir() else source
     return join_splits(config, lambda part: read_layout(_directory(root, part)), ALIASES)

