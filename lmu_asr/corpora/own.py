@@ -231,6 +231,7 @@ class Places:
 def _position(unit: str) -> float:
     """A number in [0, 1) from a string, the same everywhere."""
     return (
+        # 48 bits, which a float64 holds exactly: the quotient stays below 1
         int.from_bytes(hashlib.sha256(unit.encode("utf-8", "surrogatepass")).digest()[:6], "big")
         / 2.0**48
     )

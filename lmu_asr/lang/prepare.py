@@ -140,6 +140,7 @@ def train_sentencepiece(counts: Counter[str], vocab_size: int, model_type: str) 
     try:
         return _sentencepiece(counts, vocab_size, model_type)
     except RuntimeError as error:
+        # sentencepiece names the size that would fit in its message alone
         found = _TOO_HIGH.search(str(error)) or _TOO_LOW.search(str(error))
         if not found:
             raise LangError(f"sentencepiece cannot train on this text: {error}") from error

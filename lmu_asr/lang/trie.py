@@ -132,6 +132,7 @@ class NgramModel:
             hit = open_ & (context >= 0) & (found >= 0)
             total[hit] += self.levels[length].logprob[found[hit]]
             open_ &= ~hit
+            # a history that the model lacks backs off at no cost
             back = open_ & (context >= 0)
             if length:
                 total[back] += self.levels[length - 1].backoff[context[back]]

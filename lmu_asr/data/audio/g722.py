@@ -46,6 +46,7 @@ def decode_g722(streams: Sequence[bytes]) -> list[NDArray[np.int16]]:
     Returns:
         Samples (2 * len(stream),) of each at 16 kHz.
     """
+    # longest first, so that the streams that still go on are a slice at every step
     order = sorted(range(len(streams)), key=lambda i: -len(streams[i]))
     lengths = np.array([len(streams[i]) for i in order], dtype=np.int64)
     codes = np.zeros((len(order), lengths.max(initial=0)), dtype=np.int64)  # (N, T)

@@ -195,6 +195,7 @@ class Loader:
         loader = DataLoader(
             self.dataset,
             sampler=self.batches,  # type: ignore[arg-type]
+            # the sampler gives whole batches, and torch must not batch them again
             batch_size=None,
             num_workers=self.num_workers,
             prefetch_factor=PREFETCH,
@@ -202,6 +203,7 @@ class Loader:
         try:
             yield from loader
         except RuntimeError as error:
+            # torch says by the text alone that a worker was killed
             if "DataLoader worker" not in str(error):
                 raise
             raise DataError(
@@ -246,6 +248,7 @@ def build_train_loader(
         dataset = FeatureSet()
     else:
         path = Path(cuts_path)
+        # part of the cache's key: a manifest that was made again is read again
         stamp = path.stat().st_mtime_ns if path.is_file() else 0
         utterances, fingerprint, dataset = _training_set(
             path, stamp, keep, workers == 0, world_size, config.train.memory_mib

@@ -279,6 +279,7 @@ def _text(row: Row, name: str, where: str) -> str:
     value = column(row, name)
     if value is None:
         return ""
+    # not isinstance, to which True is an int
     if type(value) is int and name in ("key", "speaker"):
         value = str(value) if abs(value) < 10**18 else value
     if not isinstance(value, str):

@@ -220,6 +220,7 @@ def _fit_to_recording(
         detail = f"segment ends at {end:.3f} s, '{recording.id}' at {length:.3f} s"
         report.drop(supervision.id, "segment past the end", detail)
     elif end > length:
+        # less than a sample is rounding, no repair to be listed
         if end > length + 1.0 / recording.sampling_rate:
             report.repair(supervision.id, "segment shortened to the end of its audio")
         return fastcopy(supervision, duration=length - start)
