@@ -132,6 +132,7 @@ def _count(stream: np.ndarray, start: np.ndarray, order: int, vocab_size: int) -
 
 def _discounts(adjusted: np.ndarray, order: int, fallback: Sequence[float]) -> np.ndarray:
     """D(0) .. D(3+) of one order, (4,) float64: equation 26 of Chen and Goodman (1998)."""
+    # the discounts need the counts of 1 to 4 alone
     n = np.bincount(np.minimum(adjusted, 5), minlength=6).astype(np.float64)
     if (n[1:4] > 0).all():
         y = n[1] / (n[1] + 2 * n[2])

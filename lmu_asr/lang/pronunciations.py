@@ -106,6 +106,7 @@ def _lines(path: str | Path) -> Iterator[_Line]:
 
 
 def _format(name: str, lines: list[_Line]) -> _Format:
+    # the longer name first: it begins with the other
     for form in (_SILPROB, _LEXICONP):
         stem = form.name.removesuffix(".txt")
         if name.startswith(stem):

@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     try:
         config = load_config(args.config, args.set)
         context = make_context(config, args)
+        # here, since importing torch takes seconds, for which --help need not wait
         from lmu_asr.decoding.align_split import align_split
 
         split = args.split or config.corpus.dev

@@ -66,6 +66,7 @@ def resolve(args: argparse.Namespace) -> Config:
     if args.fsa not in ("", *ENGINES):
         raise ConfigError(f"--fsa {args.fsa}: want {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
     name = f"{args.variant}-k2" if args.fsa == "k2" else args.variant
+    # without --set, so that what it really changes can be told
     plain = with_value(load_config(first, (), others), "variant", name)
     fsa = [f"graph.fsa={args.fsa}"] if args.fsa else []
     config = load_config(first, [f"variant={name}", *fsa, *args.set], others)

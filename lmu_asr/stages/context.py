@@ -130,6 +130,7 @@ def places_of(path: Path, config: Config) -> tuple[Path, Path]:
 
 def save_places(folder: Path, data_dir: Path) -> None:
     """Record beside a saved configuration where its prepared data are."""
+    # relative, so that data and experiments can be moved together
     write_json(folder / PLACES, {"data_dir": os.path.relpath(data_dir, folder)})
 
 
