@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from lmu_asr.checkpoints.checkpoint import load_checkpoint
+from lmu_asr.data.batch import Batch
 from lmu_asr.errors import ConfigError, TrainingError
+from lmu_asr.training.loop.metrics import read_metrics
 from lmu_asr.training.parallel.deepspeed import engine_options, load_deepspeed
 from lmu_asr.training.parallel.processes import current_world
+from tests.training import toy
 from tests.training.parallel.test_fsdp import (
     OPTIONS,
     assert_close,
@@ -43,8 +46,43 @@ def assert_alike(ours: Path, theirs: Path) -> None:
     assert_close(*(load_checkpoint(place / "last.pt").tensors for place in (ours, theirs)))
 
 
+def main_with_a_bad_utterance(argv: list[str]) -> int:
+    """As :func:`tests.training.toy.main`; the second batch of each epoch has one undefined value."""
+    make = toy.make_batch
+
+    def broken(rows: int, *seed: Any) -> Batch:
+        batch = make(rows, *seed)
+        if seed[0] == "train" and seed[2] == 1:
+            batch.features[0, 0, 0] = float("nan")
+        return batch
+
+    toy.make_batch = broken
+    return toy.main(argv)
+
+
 class TestOnTwoProcesses:
     pytestmark = extras
+
+    @pytest.mark.parametrize("stage", [0, 2, 3])
+    def test_an_undefined_loss_skips_the_step(self, tmp_path: Path, stage: int) -> None:
+        options = ["model.dropout=0", "train.ema=0", "features.num_mel_bins=8"]
+        main = main_with_a_bad_utterance
+        run(tmp_path / "ddp", *options, size=2, entry=main)
+        run(tmp_path / "zero", *options, *ZERO, *staged(tmp_path, stage), size=2, entry=main)
+        skipped = [
+            [
+                row
+                for row in read_metrics(tmp_path / name / "metrics.jsonl")
+                if "skipped" in row.values()
+            ]
+            for name in ("ddp", "zero")
+        ]
+        assert [row["step"] for row in skipped[1]] == [2, 7, 12]
+        assert [row["utterances"] for row in skipped[1]] == [
+            row["utterances"] for row in skipped[0]
+        ]
+        both = [load_checkpoint(tmp_path / name / "last.pt").tensors for name in ("ddp", "zero")]
+        assert_close(*both)
 
     @pytest.mark.parametrize("stage", [0, 1, 2, 3])
     def test_parts_train_as_whole_states_do(self, tmp_path: Path, stage: int) -> None:
