@@ -445,6 +445,7 @@ class TrainConfig:
     deepspeed_config: str = opt(
         "",
         "JSON file of DeepSpeed's options for train.strategy=deepspeed (ZeRO stage, offload); empty: ZeRO-2",
+        path=(),
         shapes=(),
     )
     join_minutes: float = opt(
