@@ -16,6 +16,7 @@ from lmu_asr.lang.lang import Lang
 from lmu_asr.models.ctc import CtcHead
 from lmu_asr.models.losses.ctc import ctc_loss
 from lmu_asr.models.losses.lf_mmi import Denominator, LfMmiLoss, TokenModel
+from tests.lang.test_kneser_ney import reference
 from tests.models.losses.test_ctc import collapsed, random_log_probs
 from tests.training.toy import ToyLang
 
@@ -52,15 +53,33 @@ def test_denominator_is_the_sum_over_all_paths(order: int) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+def conditional(rows: dict[tuple[str, ...], tuple[float, float]], gram: tuple[str, ...]) -> float:
+    """p(last word | the words before), backed off by the definition."""
+    if gram in rows:
+        return rows[gram][0]
+    return rows.get(gram[:-1], (1.0, 1.0))[1] * conditional(rows, gram[1:])
+
+
 @pytest.mark.parametrize("order", [2, 3])
-def test_the_token_model_is_a_distribution_and_scores_as_the_ngram_model_does(order: int) -> None:
-    tokens = model(order)
-    sums = tokens.probs.sum(2) + tokens.ends
-    starts = torch.zeros_like(sums, dtype=torch.bool)
-    starts[1:, 0] = True  # histories that cannot be
-    torch.testing.assert_close(sums, (~starts).float())
-    assert tokens.probs[..., 0].max() == 0.0
-    assert tokens.probs[:1].gt(0).sum() == tokens.probs[:1, :, 1:].numel()
+def test_the_token_model_is_the_ngram_model(order: int) -> None:
+    """Every entry is Kneser-Ney's by definition; token 4, not in the texts, has what <unk> has."""
+    tokens, V = TokenModel(TEXTS, 5, order), 5
+    rows = reference([" ".join(map(str, text)) for text in TEXTS], order)
+    names = ["<s>", "1", "2", "3", "<unk>", "</s>"]
+    want = torch.zeros(V if order == 3 else 1, V, V + 1, dtype=torch.float64)
+    for a, b in itertools.product(range(len(want)), range(V)):
+        if a and not b:
+            continue  # nothing comes before the start
+        past = (names[a], names[b])[3 - order :] if b else ("<s>",)
+        found = [conditional(rows, (*past, name)) for name in names[1:]]
+        want[a, b, 1:] = torch.tensor(found, dtype=torch.float64) / sum(found)
+    assert tokens.probs.shape == want[..., :V].shape and tokens.ends.shape == want[..., V].shape
+    torch.testing.assert_close(tokens.probs.double(), want[..., :V], rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(tokens.ends.double(), want[..., V], rtol=1e-6, atol=1e-9)
+    chain = [("<s>", "3", "1"), ("3", "1", "</s>")]
+    logs = [math.log(conditional(rows, ("<s>", "3")))]
+    logs += [math.log(conditional(rows, gram[3 - order :])) for gram in chain]
+    assert tokens.score([3, 1]) == pytest.approx(sum(logs), rel=1e-5)
 
 
 @pytest.mark.parametrize("order", [2, 3])
