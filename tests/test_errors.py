@@ -42,4 +42,7 @@ def test_every_message_on_a_stream_shows_names_alike(encoding: str) -> None:
 
 def test_other_streams_are_left_as_they_are() -> None:
     show_names_on(None)
-    show_names_on(io.StringIO())
+    stream = io.StringIO()
+    show_names_on(stream)
+    stream.write("\udcff.wav")
+    assert stream.getvalue() == "\udcff.wav"

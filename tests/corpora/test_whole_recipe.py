@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 import multiprocessing
@@ -14,9 +15,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import kaldialign
 import pytest
 
-from lmu_asr.corpora import asterisk, corpus_names, fetch
+from lmu_asr.corpora import asterisk, corpus_names, fetch, get_corpus
 from lmu_asr.data.features import extraction as shards
 from lmu_asr.data.features import part as shard
 from lmu_asr.files import read_json
@@ -30,19 +32,22 @@ from tests.data.speech import tree_bytes, write_audio
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
     *("model.dim=16", "model.num_layers=1", "model.subsampling=2"),
-    *("model.subsampling_channels=4", "model.lmu.memory_order=4", "model.lmu.thetas=[4]"),
+    "model.subsampling_channels=4",
     *("train.epochs=1", "train.max_steps=2", "train.max_duration=10", "train.average=1"),
     *("train.warmup_steps=1", "train.tensorboard=false", "train.num_workers=0"),
     "train.autoconf=false",  # measured in tests of training; here it would take half of the time
     *("decode.bootstrap=100", "decode.lm_scales=[0.5]", "features.num_mel_bins=20"),
 )
+LMU = ("model.lmu.memory_order=4", "model.lmu.thetas=[4]")
 SMALL_SHARDS = {"LEAST_SECONDS": 2.0, "SHARDS": 1000, "INLINE_SECONDS": 0.0}
+METHODS = ("greedy", "HLG")
 pytestmark = pytest.mark.slow
 
 
 def run_recipe(recipe: str, work: Path, *sets: str, variant: str = "default") -> Path:
     """Run all stages of a recipe in this process; returns its experiment directory."""
-    options = [item for value in (*TINY, *sets) for item in ("--set", value)]
+    encoder = LMU if variant != "lstm" else ()
+    options = [item for value in (*TINY, *encoder, *sets) for item in ("--set", value)]
     named = ["--recipe", recipe, "--variant", variant, "--exp-dir", str(work / "exp")]
     assert configure.main([*named, *options]) == 0
     path = next((work / "exp").glob(f"*/{variant}/resolved.yaml"))
@@ -53,16 +58,52 @@ def run_recipe(recipe: str, work: Path, *sets: str, variant: str = "default") ->
     return path.parent
 
 
+def transcripts(path: Path, side: str) -> dict[str, list[str]]:
+    """References (``ref``) or hypotheses (``hyp``) of a recogs file by utterance."""
+    found = {}
+    for line in path.read_text().splitlines():
+        name, _, words = line.partition(f":\t{side}=")
+        if words:
+            found[name] = ast.literal_eval(words)
+    return found
+
+
+def check_row(row: dict, decoded: Path, features: Path, lang: Path) -> None:
+    """All utterances were scored, with words that the method can write; kaldialign counts the same."""
+    path = decoded / f"recogs-{row['split']}-{row['method']}.txt"
+    refs, hyps = transcripts(path, "ref"), transcripts(path, "hyp")
+    lines = (features / f"{row['split']}_text").read_text().splitlines()
+    texts = {line.split()[0]: line.split()[1:] for line in lines}
+    assert texts.keys() == refs.keys() == hyps.keys() == {u[0] for u in row["utterances"]}
+    assert len(row["utterances"]) == len(texts) > 0
+    heard = {word for hyp in hyps.values() for word in hyp}
+    if row["unit"] == "word":
+        assert refs == texts
+    names = "tokens" if row["method"] == "greedy" else "words"
+    known = {line.split()[0] for line in (lang / f"{names}.txt").read_text().splitlines()}
+    if names == "tokens" and row["unit"] == "word":  # spelled by tokens
+        known, heard = set("".join(known)), set("".join(heard))
+    assert heard <= known - {"<eps>", "<blk>"}
+    errors = sum(kaldialign.edit_distance(refs[name], hyps[name])["total"] for name in refs)
+    length = sum(map(len, refs.values()))
+    assert row["wer"]["length"] == length
+    assert row["wer"]["rate"] == pytest.approx(100 * errors / length, rel=1e-12)
+
+
 def check_table(exp_dir: Path, corpus: str, splits: list[str]) -> None:
-    """Results of every split and method are finite, and the table names the corpus's licence."""
-    results = json.loads((exp_dir / "decode" / "results.json").read_text())
-    rows = results["results"] if isinstance(results, dict) else results
-    assert {(r["split"], r["method"]) for r in rows} >= {
-        (split, method) for split in splits for method in ("greedy", "HLG")
-    }
-    assert all(r["wer"]["rate"] >= 0 for r in rows)
+    """Every split and method was scored as it should; the table has the rates and the corpus's licence."""
+    rows = json.loads((exp_dir / "decode" / "results.json").read_text())["results"]
+    wanted = sorted((split, method) for split in splits for method in METHODS)
+    assert sorted((r["split"], r["method"]) for r in rows if r["method"] in METHODS) == wanted
+    data = exp_dir.parents[2] / "data" / corpus
+    (features,), (lang,) = data.glob("fbank20*"), data.glob("lang-*")
     table = (exp_dir.parent / "RESULTS.md").read_text()
-    assert "greedy" in table and "HLG" in table and "Corpus " in table
+    for row in rows:
+        check_row(row, exp_dir / "decode", features, lang)
+        kind = "PER " * (row["unit"] == "phone")
+        cells = f"| {row['method']} | {row['split']} | {kind}{row['wer']['rate']:.2f} "
+        assert cells in table, table
+    assert f"Corpus {get_corpus(corpus).license_note}." in table
 
 
 @pytest.fixture(autouse=True)
@@ -174,7 +215,7 @@ def prepared(data: Path) -> dict[str, bytes]:
 def test_processes_and_kills_do_not_change_what_is_prepared(tmp_path, monkeypatch):
     with serving() as server:
         serve("an4", server, monkeypatch)
-        sets = [o for v in (*TINY, f"corpus.mirror={server.base}") for o in ("--set", v)]
+        sets = [o for v in (*TINY, *LMU, f"corpus.mirror={server.base}") for o in ("--set", v)]
         assert configure.main(["--recipe", "an4", "--exp-dir", str(tmp_path / "exp"), *sets]) == 0
         path = next((tmp_path / "exp").glob("*/default/resolved.yaml"))
         places = ["--data-dir", str(tmp_path / "one"), "--exp-dir", str(tmp_path / "exp")]
