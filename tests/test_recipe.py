@@ -1,7 +1,6 @@
 """The whole recipe through run.sh, on a few minutes of synthetic speech: it ends in a table, re-runs
 only what changed, survives SIGKILL in every stage, and takes a user's own data."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -10,13 +9,12 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.training.processes import descendants
+from tests.stages.signals import Started
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("download", "features", "lang", "graph", "train", "decode", "results")
@@ -125,30 +123,31 @@ def test_a_touched_wav_runs_from_1(copy: Path) -> None:
     assert stages_run(done.stderr) == list(NAMES[1:])
 
 
-def kill_at_random(work: Path, seconds: float, *arguments: str) -> None:
-    child = subprocess.Popen(
-        command(work, *arguments),
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    time.sleep(seconds)
-    for pid in [child.pid, *descendants(child.pid)]:  # of all sessions: a stage has one of its own
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    child.wait()
+# A stage is killed while it moves such a file into place, with fewer than so many there already;
+# training after a step.
+MOMENTS = {
+    0: ("*.wav", 4),
+    1: ("*.lca", 3),
+    2: ("lang.json", 1),
+    3: ("*.fst", 3),
+    4: ("-", 4),
+    5: ("recogs-*.txt", 4),
+    6: ("RESULTS.md", 1),
+}
 
 
 def test_sigkill_in_every_stage(finished: Path, tmp_path: Path) -> None:
     """Each stage alone is killed at a random moment (RECIPE_KILLS=N draws others), then the same
     command completes it."""
-    seed = int(os.environ.get("RECIPE_KILLS", "0"))
-    chance = random.Random(seed)
-    for number in range(len(NAMES)):
-        arguments = (*SMALL, "--stage", str(number), "--stop-stage", str(number))
-        seconds = chance.uniform(0.5, 6.0)
-        print(f"stage {number}: killed after {seconds:.2f} s")
-        kill_at_random(tmp_path, seconds, *arguments)
+    chance = random.Random(int(os.environ.get("RECIPE_KILLS", "0")))
+    for stage, (pattern, most) in MOMENTS.items():
+        arguments = (*SMALL, "--stage", str(stage), "--stop-stage", str(stage))
+        after = chance.randrange(most)
+        print(f"stage {stage}: killed at {pattern} after {after}")
+        child = Started(command(tmp_path, *arguments), tmp_path / "logs", pattern, after=after)
+        child.wait_for(child.mark)
+        child.end()  # by SIGKILL, all its processes
+        assert child.process.returncode == -signal.SIGKILL
         assert run(tmp_path, *arguments).returncode == 0
     for part in ("source", "fbank80", "lang-char"):
         assert digests(tmp_path / "data/mini" / part) == digests(finished / "data/mini" / part)

@@ -32,6 +32,7 @@ class Started:
     folder: Path
     pattern: str = ""
     cwd: Path = ROOT
+    after: int | None = None  # files that are there already, or steps, before it pauses
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
@@ -42,6 +43,8 @@ class Started:
         env.pop("LMU_ASR_COMMAND", None)
         if self.pattern:
             env["LMU_ASR_TEST_PAUSE"] = f"{self.pattern}:{self.mark}"
+            if self.after is not None:
+                env["LMU_ASR_TEST_PAUSE"] += f":{self.after}"
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 self.command,
