@@ -182,7 +182,10 @@ def test_kaldi_directory_of_commands(tmp_path, monkeypatch, caplog):
 
     shutil.rmtree(tmp_path / "data" / "own" / "pipes")  # the features do not need it
     assert not prepared_again()
-    os.utime(tmp_path / "s5" / "audio" / "u00.flac", (1, 1))
+    read = tmp_path / "s5" / "audio" / "u00.flac"
+    os.utime(read, (1, 1))
+    assert not prepared_again()  # content decides, not times
+    read.write_bytes(b"what the program reads now")
     assert prepared_again() and not prepared_again()
 
 
