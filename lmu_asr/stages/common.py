@@ -39,7 +39,7 @@ class Stage:
 
     The options that shape its outputs (:func:`lmu_asr.options.opt`), the code that ``run`` reaches,
     ``inputs``, ``after`` and ``facts`` make the key; ``facts_from`` names the stages whose outputs
-    ``facts`` reads. ``outputs_by_size`` looks at the size alone of outputs (files that users touch);
+    ``facts`` reads, ``unsure_after`` those of them that may change what is read when they run. ``outputs_by_size`` looks at the size alone of outputs (files that users touch);
     ``late_inputs`` reads the inputs again after the run, for inputs that only the run itself
     discovers. ``say`` prints what a user wants to see at every call. ``together``: the processes of a
     launcher all run the stage at once. ``spares`` says which outputs a configuration can do without.
@@ -56,6 +56,7 @@ class Stage:
     inputs: Callable[[Context], Iterable[Path]] = lambda _: ()
     facts: Callable[[Context], dict[str, str]] = lambda _: {}
     facts_from: Sequence[str] = ()
+    unsure_after: Sequence[str] = ()
     outputs_by_size: bool = False
     late_inputs: bool = False
     say: Callable[[Context], None] = lambda _: None
@@ -209,6 +210,9 @@ def why_run(stage: Stage, context: Context, first: int) -> str | None:
     for before in (load_stage(name) for name in stage.facts_from):
         if before.number >= first and not _finished(before, context):
             return f"after stage {before.number} ({before.name})"
+    for before in (load_stage(name) for name in stage.unsure_after):
+        if before.number >= first and why_run(before, context, first) is not None:
+            return f"after stage {before.number} ({before.name}), if what is read of it changes"
     return why_stale(stage, context, current_stamp(stage, context))
 
 
@@ -318,7 +322,12 @@ def _needed(stage: Stage, context: Context) -> list[str]:
 
 
 def upstream_key(stage: Stage, name: str, context: Context) -> str:
-    """Key of a finished earlier stage.
+    """Key of a finished earlier stage; errors as of :func:`upstream_stamp`."""
+    return upstream_stamp(stage, name, context).key
+
+
+def upstream_stamp(stage: Stage, name: str, context: Context) -> Stamp:
+    """Stamp of a finished earlier stage.
 
     Raises:
         StageError: the earlier stage has not finished, or its outputs changed since.
@@ -340,7 +349,7 @@ def upstream_key(stage: Stage, name: str, context: Context) -> str:
             f"since stage {before.number} ({name}) made it: "
             f"{_command(context)} --stage {before.number}"
         )
-    return stamp.key
+    return stamp
 
 
 def _command(context: Context) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lmu_asr.config_files import option_value
 from lmu_asr.files import fingerprint
-from lmu_asr.stages.common import Context, Stage, program, upstream_key
+from lmu_asr.stages.common import Context, Stage, program, upstream_key, upstream_stamp
 from lmu_asr.stages.lang import train_texts
 from lmu_asr.stages.runs import claim_directory, is_same_run, own_run
 
@@ -26,10 +26,11 @@ def run(context: Context) -> None:
 
 
 def facts(context: Context) -> dict[str, str]:
-    """Fingerprint of what training takes from the lang directory: outputs and target spelling.
+    """Fingerprints of what training takes from stages 1 and 2, by content.
 
-    Disambiguation symbols, words, and pronunciations of words outside the training text are left
-    out: a larger lexicon or language model keeps the trained model.
+    Of the lang directory: outputs and target spelling. Disambiguation symbols, words, and
+    pronunciations of words outside the training text are left out: a larger lexicon or language
+    model keeps the trained model.
     """
     from lmu_asr.lang.lang import Lang
 
@@ -46,7 +47,23 @@ def facts(context: Context) -> dict[str, str]:
         context.config.graph.fsa,
     ]
     shards = {"shards": f"in windows of {options.shar_window}"} if options.shar else {}
-    return {"tokens": fingerprint(content), **shards}
+    return {"tokens": fingerprint(content), "data": fingerprint(read_of(context)), **shards}
+
+
+def read_of(context: Context) -> dict[str, str]:
+    """SHA-256 of each file of stage 1 that training reads: a new test set is none of them."""
+    corpus = context.config.corpus
+    names = {f"{corpus.train}_cuts.jsonl.gz", f"{corpus.dev}_cuts.jsonl.gz", f"{corpus.train}_text"}
+    contents = upstream_stamp(STAGE, "features", context).contents
+
+    def is_read(name: str) -> bool:
+        folder, _, file = name.rpartition("/")
+        split = file.rpartition("-")[0]
+        return name in names | {"cmvn.json"} or (
+            folder == "feats" and split in (corpus.train, corpus.dev)
+        )
+
+    return {name: digest for name, digest in contents.items() if is_read(name)}
 
 
 def outputs(context: Context) -> Iterable[Path]:
@@ -61,9 +78,9 @@ STAGE = Stage(
     run,
     stamp_dir=lambda context: context.exp_dir,
     outputs=outputs,
-    after=("features",),
     facts=facts,
-    facts_from=("lang",),
+    facts_from=("features", "lang"),
+    unsure_after=("features",),
     together=True,
     takes_over=is_same_run,
     taken_over=own_run,

@@ -110,3 +110,17 @@ def test_dry_run_before_the_lang_directory_is_there(tmp_path: Path) -> None:
 def test_facts_need_the_lang_stage(tmp_path: Path) -> None:
     with pytest.raises(common.StageError, match="needs stage 2"):
         current_stamp(load_stage("train"), context_of(tmp_path))
+
+
+def test_a_new_test_set_keeps_the_model_and_other_training_data_do_not(tmp_path: Path) -> None:
+    context, name = context_of(tmp_path), "feats/{}-00000.lca"
+    stamp = load_stage("features").stamp_path(context)
+    files = {name.format(split): split for split in ("train", "dev", "test")}
+    Stamp("one", {}, {}, files).save(stamp)
+    assert finish(context) == ALL
+    more = context_of(tmp_path, corpus__test=["test", "new"])
+    Stamp("two", {}, {}, files | {name.format("new"): "new", "new_text": "n"}).save(stamp)
+    assert finish(more) == WITHOUT_TRAINING
+    for number, edited in enumerate((name.format("train"), name.format("dev"), "train_text")):
+        Stamp(f"other {number}", {}, {}, files | {edited: "edited"}).save(stamp)
+        assert finish(more) == ALL
