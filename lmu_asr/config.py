@@ -333,7 +333,9 @@ class AugmentConfig:
     reverb_prob: float = opt(0.5, "share of training utterances that get a room", min=0.0, max=1.0)
     noise_dir: str = opt("", "directory of noise recordings for training; empty: no noise", path=())
     noise_prob: float = opt(0.5, "share of training utterances that get noise", min=0.0, max=1.0)
-    noise_snr: list[float] = opt([10.0, 20.0], "lowest and highest signal-to-noise ratio, in dB")
+    noise_snr: list[float] = opt(
+        [10.0, 20.0], "lowest and highest signal-to-noise ratio, in dB", items=(2, 2)
+    )
 
 
 @dataclass(frozen=True)
@@ -402,7 +404,7 @@ class TrainConfig:
         choices=("adamw", "adamw8bit"),
     )
     weight_decay: float = opt(0.01, "weight decay of AdamW, for matrices only", min=0.0, max=1.0)
-    betas: list[float] = opt([0.9, 0.98], "betas of AdamW")
+    betas: list[float] = opt([0.9, 0.98], "betas of AdamW", items=(2, 2), min=0.0, max=0.9999)
     clip_norm: float = opt(5.0, "largest gradient norm; larger gradients are scaled down", min=0.0)
     accumulate: int = opt(1, "number of batches summed in one optimiser step", min=1)
     precision: str = opt(
@@ -658,7 +660,7 @@ def options_markdown() -> str:
     """Return the table of all options for the documentation."""
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for option in options():
-        hidden = ("pattern",) if "want" in option.limits else ()
+        hidden = ("items", "pattern") if "want" in option.limits else ("items",)
         limits = ", ".join(f"{k} {v}" for k, v in option.limits.items() if k not in hidden)
         note = f" ({limits})" if limits else ""
         rows.append(

@@ -386,8 +386,14 @@ def _closest(key: str, known: Sequence[str]) -> str | None:
 def _check_limits(config: Config, source: str, overridden: Collection[str] = ()) -> None:
     for option in options():
         node = option_value(config, option.key)
+        place = "--set" if option.key in overridden else source
         for value in node if isinstance(node, list) else [node]:
-            _check_value(option, value, "--set" if option.key in overridden else source)
+            _check_value(option, value, place)
+        least, most = option.limits.get("items", (0, math.inf))
+        if isinstance(node, list) and not least <= len(node) <= most:
+            wanted = f"{least}" if least == most else f"{least} or more"
+            where = f"{place}{' ' if place == '--set' else ': '}{option.key}={node}"
+            raise ConfigError(f"{where}: want {wanted} value(s)")
 
 
 def option_value(config: Config, key: str) -> Any:

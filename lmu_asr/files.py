@@ -83,14 +83,20 @@ def atomic_open(path: str | Path, mode: str = "w", **kwargs: Any) -> Iterator[IO
 
 def atomic_write_text(path: str | Path, text: str) -> None:
     """Write ``text`` (UTF-8) atomically."""
-    with atomic_open(path) as stream:
-        stream.write(text)
+    atomic_write_bytes(path, text.encode("utf-8"))
 
 
 def atomic_write_bytes(path: str | Path, data: bytes) -> None:
     """Write ``data`` atomically."""
-    with atomic_open(path, "wb") as stream:
-        stream.write(data)
+    for again in (True, False):
+        try:
+            with atomic_open(path, "wb") as stream:
+                stream.write(data)
+            return
+        except FileNotFoundError:
+            # a run that starts here removes what killed ones left, and may take this for that
+            if not again:
+                raise
 
 
 def write_json(path: str | Path, obj: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any, cast, get_type_hints
 def opt(default: Any, help: str, **limits: Any) -> Any:
     """Declare one option: its default, its help line and its limits.
 
-    Limits: ``min``, ``max``, ``choices`` (a function where they depend on what is installed), and
+    Limits: ``min``, ``max``, ``items`` (least and largest length of a list), ``choices`` (a function where they depend on what is installed), and
     ``pattern``, a regular expression of the whole value, with ``want``, the same in words. ``path``
     marks a file or directory of the user: its value is a tuple of the words that are no path.
     ``shapes`` names the stages whose outputs the option changes, and ``plan`` where it sizes the

@@ -1,5 +1,6 @@
 """Every wrong key, type and value is an error that names the file, the key and the closest one."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -233,3 +234,16 @@ def test_every_option_has_help_and_is_documented() -> None:
 )
 def test_every_variant_is_valid(path: Path) -> None:
     load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "want"),
+    [
+        ("model.lmu.thetas=[]", "1 or more"),
+        ("train.betas=[0.9]", "2"),
+        ("augment.noise_snr=[1, 2, 3]", "2"),
+    ],
+)
+def test_lists_have_the_length_that_is_read(override: str, want: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"want {want} value(s)")):
+        load_config(None, [override])

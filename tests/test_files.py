@@ -138,3 +138,20 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) 
     remove_leftovers(tmp_path, deep=True)
     found = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")}
     assert found == {*kept, "below"}
+
+
+def test_a_temporary_file_that_another_run_removed_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, calls = os.replace, []
+
+    def removed_once(source: str, target: Path) -> None:
+        calls.append(source)
+        if len(calls) == 1:
+            os.unlink(source)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", removed_once)
+    write_json(tmp_path / "a.json", [1])
+    assert read_json(tmp_path / "a.json") == [1] and len(calls) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

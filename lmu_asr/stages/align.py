@@ -9,11 +9,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lmu_asr.config_files import load_config
 from lmu_asr.errors import LmuAsrError
 from lmu_asr.guard import end_quietly
 from lmu_asr.progress import setup_logging
 from lmu_asr.stages.common import ArgumentParser, add_common_arguments, make_context
+from lmu_asr.stages.context import trained_config
 
 PROG = "python -m lmu_asr.stages.align"
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     setup_logging()
     args = make_parser(prog).parse_args(argv)
     try:
-        config = load_config(args.config, args.set)
+        config = trained_config(args.config, args.set)
         context = make_context(config, args)
         # here, since importing torch takes seconds, for which --help need not wait
         from lmu_asr.decoding.align_split import align_split

@@ -15,11 +15,18 @@ from lmu_asr.config_files import load_config, option_value, override_keys, save_
 from lmu_asr.config_paths import absolute_paths, with_value
 from lmu_asr.data.importing.list_names import check_split_names
 from lmu_asr.errors import ConfigError, LmuAsrError, StageError
+from lmu_asr.files import fingerprint
 from lmu_asr.guard import end_quietly
 from lmu_asr.recipes import check_recipe, recipes_dir
 from lmu_asr.stages.checks import missing
 from lmu_asr.stages.common import ArgumentParser
-from lmu_asr.stages.context import Context, add_range_arguments, launch_arguments, save_places
+from lmu_asr.stages.context import (
+    OWN_COPY,
+    Context,
+    add_range_arguments,
+    launch_arguments,
+    save_places,
+)
 from lmu_asr.stages.source import check_source, source_name
 
 ENGINES = ("auto", "k2", "openfst")
@@ -150,6 +157,18 @@ def _check(config: Config, args: argparse.Namespace) -> None:
             raise StageError("\n  ".join(["", *faults]))
 
 
+def save_own_copy(config: Config, folder: Path) -> Path:
+    """Write the configuration under a name that its content gives; returns the path.
+
+    ``resolved.yaml`` is that of the last start. The stages of a run that goes on beside it, with
+    other options, read their own copy.
+    """
+    path = folder / f"{OWN_COPY}{fingerprint(config.to_dict())[:12]}.yaml"
+    if not path.is_file():
+        save_config(config, path)
+    return path
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the resolved configuration and print its path."""
     args = make_parser().parse_args(argv)
@@ -165,6 +184,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         save_config(config, path)
         if args.data_dir and not args.out:
             save_places(path.parent, args.data_dir)
+        if not args.out:
+            path = save_own_copy(config, path.parent)
     except StageError as error:
         print(f"error: cannot start: {error}", file=sys.stderr)
         return 1

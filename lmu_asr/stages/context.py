@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lmu_asr.config import Config
+from lmu_asr.config_files import load_config
 from lmu_asr.data.importing.list_names import is_remote_list
 from lmu_asr.errors import StageError
 from lmu_asr.files import read_json, write_json
@@ -15,6 +18,8 @@ from lmu_asr.remote import is_remote
 from lmu_asr.stages.names import features_name, graph_name, lang_name
 
 PLACES = "places.json"
+DECODED = "config.yaml"  # in a directory of stage 5: what it decoded with
+OWN_COPY = ".resolved-"  # of the configuration of one run
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,20 @@ def places_of(path: Path, config: Config) -> tuple[Path, Path]:
     except (ValueError, TypeError, KeyError) as error:
         raise StageError(f"{record}: not valid ({error}); remove it, or give --data-dir") from error
     return _shorter(data_dir), _shorter(exp_dir)
+
+
+def trained_config(path: Path, sets: Sequence[str]) -> Config:
+    """Read the configuration of a trained model, with the search that stage 5 tuned for it last.
+
+    ``config.yaml`` is that of training. Lexicon and language model may have changed since, which
+    keeps the model.
+    """
+    config = load_config(path, sets)
+    decoded = path.parent / config.decode.directory / DECODED
+    if path.name != "config.yaml" or not decoded.is_file():
+        return config
+    logging.info("lexicon, language model and search are those of %s", decoded)
+    return load_config(decoded, sets)
 
 
 def save_places(folder: Path, data_dir: Path) -> None:

@@ -8,8 +8,10 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from lmu_asr.config_files import save_config
 from lmu_asr.remote import experiment_url, push_folder
 from lmu_asr.stages.common import Context, Stage, program
+from lmu_asr.stages.context import DECODED
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -26,6 +28,7 @@ def run(context: Context) -> None:
         context.graph_dir,
         command=command_from_project(os.environ),
     )
+    save_config(context.config, context.decode_dir / DECODED)
     if context.config.train.remote:
         url = experiment_url(context.config.train.remote, context.exp_dir)
         push_folder(context.decode_dir, f"{url}/{context.decode_dir.name}")

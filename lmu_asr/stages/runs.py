@@ -16,7 +16,7 @@ from lmu_asr.errors import LmuAsrError, StageError
 from lmu_asr.files import fingerprint, read_json, sha256_file, write_json
 from lmu_asr.stages import load_stage
 from lmu_asr.stages.common import current_stamp
-from lmu_asr.stages.context import PLACES, Context, save_places
+from lmu_asr.stages.context import OWN_COPY, PLACES, Context, save_places
 from lmu_asr.stages.stamp import FORMAT, Stamp
 
 # read from the source by stages.definitions: editing this module makes no stage run again
@@ -101,7 +101,7 @@ def _move_aside(context: Context, old: dict[str, Any], reason: str) -> None:
     target.mkdir(exist_ok=True)
     stays = {"resolved.yaml", PLACES, ".lock", OWNER}
     for path in sorted(context.exp_dir.iterdir()):
-        if path.name not in stays and not path.name.startswith("superseded-"):
+        if path.name not in stays and not path.name.startswith(("superseded-", OWN_COPY)):
             path.rename(target / path.name)
     # last: while it stands with "aside", the move is not finished
     owner.unlink()

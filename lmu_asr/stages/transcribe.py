@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmu_asr.config import Config
-from lmu_asr.config_files import load_config
 from lmu_asr.data.importing.ids import escaped
 from lmu_asr.data.piped_file import STDIN, regular_file
 from lmu_asr.errors import ConfigError, DataError, LmuAsrError, ModelError
 from lmu_asr.guard import end_quietly
 from lmu_asr.progress import setup_logging
 from lmu_asr.stages.common import ArgumentParser, add_common_arguments, make_context
+from lmu_asr.stages.context import trained_config
 
 if TYPE_CHECKING:
     from lmu_asr.decoding.transcribe import Transcriber, Transcript
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     try:
         if args.ctm:
             _check_ctm(args.ctm, args.files)
-        config = _with_streaming(load_config(args.config, args.set), args.streaming)
+        config = _with_streaming(trained_config(args.config, args.set), args.streaming)
         context = make_context(config, args)
         from lmu_asr.decoding.transcribe import Transcriber
 

@@ -158,11 +158,23 @@ def test_the_resolved_file_has_overrides_and_absolute_paths(
     (tmp_path / "corp").mkdir()
     assert start(tmp_path, "--recipe", "own", "--data", "corp/", "--set", "train.lr=0.5") == 0
     path = Path(capsys.readouterr().out.strip())
-    assert path == tmp_path / "exp/corp/default/resolved.yaml"
     saved = load_config(path)
+    assert saved == load_config(tmp_path / "exp/corp/default/resolved.yaml")
     assert saved.overrides == ["train.lr=0.5"] and saved.train.lr == 0.5
     assert saved.corpus.source == str(tmp_path / "corp")
     assert places_of(path, saved)[0].resolve() == tmp_path / "data"
+
+
+def test_each_run_reads_its_own_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "corp").mkdir()
+    paths = []
+    for rate in ("0.5", "0.25", "0.5"):
+        assert (
+            start(tmp_path, "--recipe", "own", "--data", "corp", "--set", f"train.lr={rate}") == 0
+        )
+        paths.append(Path(capsys.readouterr().out.strip()))
+    assert [load_config(path).train.lr for path in paths] == [0.5, 0.25, 0.5]
+    assert paths[0] == paths[2] != paths[1]
 
 
 def test_nothing_is_written_where_the_run_cannot_start(

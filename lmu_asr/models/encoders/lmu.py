@@ -26,6 +26,7 @@ class Options:
         [4.0, 8.0, 16.0, 32.0],
         "windows in frames after subsampling, one per channel group; their number must divide the channels",
         min=1.0,
+        items=(1, 1000),
     )
     trainable_theta: bool = opt(
         False, "train the windows; the memory is then computed in chunks, which is slower"

@@ -23,6 +23,7 @@ class Options:
         [4.0, 8.0, 16.0, 32.0],
         "window of each layer, in frames after subsampling; the list repeats for more layers",
         min=1.0,
+        items=(1, 1000),
     )
     hidden: int = opt(0, "hidden units; 0: model.dim", min=0, max=8192)
 

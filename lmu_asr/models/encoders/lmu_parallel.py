@@ -24,6 +24,7 @@ class Options:
         [4.0, 8.0, 16.0, 32.0],
         "window of each layer, in frames after subsampling; the list repeats for more layers",
         min=1.0,
+        items=(1, 1000),
     )
     trainable_theta: bool = opt(
         False, "train the windows; the memory is then computed in chunks, which is slower"
