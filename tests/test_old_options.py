@@ -10,13 +10,13 @@ import pytest
 import torch
 import yaml
 
+from lmu_asr.checkpoints.identity import Identity, shaping_options
 from lmu_asr.config import options
 from lmu_asr.config_files import config_from_dict, load_config, model_from_dict
 from lmu_asr.errors import CheckpointError, ConfigError
 from lmu_asr.models.system import build_model, load_model, save_model
 from lmu_asr.old_options import RENAMED, renamed_flat, say_renamed
 from lmu_asr.stages.configure import override_keys
-from lmu_asr.training.loop.state import Identity, shaping_options
 from tests.models.small import SMALL, model_config
 
 # model sections as the version before wrote them

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from lmu_asr.checkpoints.checkpoint import Checkpoint, CheckpointStore
+from lmu_asr.checkpoints.identity import Identity
 from lmu_asr.errors import CheckpointError, RemoteError
 from lmu_asr.remote import RemoteFolder, experiment_url, fetch_folder
-from lmu_asr.training.loop.state import Identity
 
 PATTERNS = ("checkpoint-*.pt", "best.pt", "averaged.pt", "*/*.pt")
 RECORDS = ("metrics.jsonl", "training.json", "config.yaml", "dropped.jsonl", "train.png")

@@ -15,7 +15,6 @@ from lmu_asr.config import Config
 from lmu_asr.errors import ConfigError, LangError
 from lmu_asr.lang.lang import Lang, ctc_min_frames
 from lmu_asr.models.head import Head, Targets, Tokens
-from lmu_asr.models.heads.ctc import Options
 from lmu_asr.models.layers import init_linear
 from lmu_asr.models.losses.ctc import ctc_loss
 from lmu_asr.models.losses.lf_mmi import LfMmiLoss
@@ -53,7 +52,7 @@ class CtcHead(Head):
                 layer of ``model.ctc.inter_ctc_layers`` is no inner one.
             LangError: ``model.ctc.loss=lf_mmi`` and there is no text.
         """
-        options: Options = config.model.head_options
+        options = config.model.head_options  # of lmu_asr.models.heads.ctc
         self.taps = inter_ctc_layers(config)
         self.anneal_steps = options.anneal_steps
         ctc = get_ctc_loss(config)
@@ -159,7 +158,7 @@ def get_lf_mmi_loss(config: Config, lang: object, ctc: CtcLoss, texts: Iterable[
     if not isinstance(lang, Lang):
         raise ConfigError("model.ctc.loss=lf_mmi needs a lang directory")
     sequences = _encoded(lang, texts)
-    options: Options = config.model.head_options
+    options = config.model.head_options  # of lmu_asr.models.heads.ctc
     return LfMmiLoss(sequences, lang.vocab_size, options.mmi_order, ctc, options.mmi_ctc)
 
 
@@ -176,7 +175,7 @@ def inter_ctc_layers(config: Config) -> tuple[int, ...]:
     Raises:
         ConfigError: a layer is not an inner one.
     """
-    options: Options = config.model.head_options
+    options = config.model.head_options  # of lmu_asr.models.heads.ctc
     if options.inter_ctc == 0:
         return ()
     last = config.model.num_layers

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from lmu_asr.checkpoints.identity import Identity, shaping_options
 from lmu_asr.config import Config
 from lmu_asr.errors import LmuAsrError
 from lmu_asr.files import fingerprint
@@ -25,7 +26,6 @@ from lmu_asr.training.launch.signals import (
 )
 from lmu_asr.training.loop.setup import describe, make_model, prepare_process, synchronize_batchnorm
 from lmu_asr.training.loop.source import LoaderSource
-from lmu_asr.training.loop.state import Identity, shaping_options
 from lmu_asr.training.loop.trainer import Trainer
 from lmu_asr.training.parallel.joining import joined_world
 from lmu_asr.training.parallel.processes import World, env_number
@@ -93,7 +93,8 @@ def _make_trainer(
     record = Path(exp_dir) / "dropped.jsonl"
     source = LoaderSource(config, data_dir, lang, model, world, record)
     model.head.prepare(config, lang, source.transcripts())
-    identity = Identity(source.manifest_fingerprint(), tokens, shaping_options(config))
+    shape = shaping_options(config) | model.head.references
+    identity = Identity(source.manifest_fingerprint(), tokens, shape)
     describe(config, model, world)
     check_stop()
     sizing = Sizing(config, source, exp_dir, world)

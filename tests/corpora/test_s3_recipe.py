@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from lmu_asr.checkpoints.checkpoint import load_checkpoint
+from lmu_asr.checkpoints.identity import Identity
 from lmu_asr.checkpoints.mirror import MirroredStore
 from lmu_asr.data.shar.export import export_shar
 from lmu_asr.errors import CheckpointError, RemoteError
 from lmu_asr.stages import configure, load_stage
 from lmu_asr.stages.common import main
-from lmu_asr.training.loop.state import Identity
 from tests.corpora.test_whole_recipe import TINY, at_the_root  # noqa: F401
 from tests.data.speech import write_audio
 from tests.s3 import s3_server

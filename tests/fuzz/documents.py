@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from lmu_asr.checkpoints.checkpoint import load_checkpoint, serialize, write_sealed
+from lmu_asr.checkpoints.identity import Identity
 from lmu_asr.config_files import config_to_dict, load_config
 from lmu_asr.data.batches.index import Index, write_index
 from lmu_asr.data.batches.sampler import read_utterances
@@ -25,7 +26,7 @@ from lmu_asr.scoring.record import Rate, Results, UtteranceResult, load_results,
 from lmu_asr.stages.stamp import Stamp
 from lmu_asr.training.loop.metrics import read_metrics
 from lmu_asr.training.loop.snapshot import restore, restore_rank
-from lmu_asr.training.loop.state import Identity, RunState, random_states
+from lmu_asr.training.loop.state import RunState, random_states
 from lmu_asr.training.parallel.processes import World
 from lmu_asr.training.sizing.plan import BucketPlan, Plan
 from lmu_asr.yaml_files import dump_yaml, parse_yaml

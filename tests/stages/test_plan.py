@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lmu_asr.checkpoints.identity import shaping_options
 from lmu_asr.config import Config
 from lmu_asr.config_files import load_config, save_config
 from lmu_asr.config_paths import absolute_paths, portable
@@ -14,7 +15,6 @@ from lmu_asr.errors import StageError
 from lmu_asr.stages import checks, plan
 from lmu_asr.stages.checks import missing
 from lmu_asr.stages.context import Context
-from lmu_asr.training.loop.state import shaping_options
 
 ALL = range(7)
 

@@ -13,11 +13,12 @@ import torch
 
 from lmu_asr.checkpoints import checkpoint as module
 from lmu_asr.checkpoints.checkpoint import CheckpointStore, load_checkpoint, save_checkpoint
+from lmu_asr.checkpoints.identity import Identity
 from lmu_asr.errors import CheckpointError, DocumentError, advice
 from lmu_asr.models.system import load_weights
 from lmu_asr.training.loop.metrics import read_metrics
 from lmu_asr.training.loop.snapshot import restore, restore_rank
-from lmu_asr.training.loop.state import Identity, RunState
+from lmu_asr.training.loop.state import RunState
 from lmu_asr.training.parallel.processes import World
 
 IDENTITY = Identity("m", "t", {"train.lr": 0.1})

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lmu_asr.checkpoints.identity import Identity, shaping_options
 from lmu_asr.config import Config
 from lmu_asr.config_files import load_config
 from lmu_asr.data.batch import Batch
@@ -34,7 +35,7 @@ from lmu_asr.models.head import Head, Targets
 from lmu_asr.progress import setup_logging
 from lmu_asr.training.launch.signals import RunStoppedError
 from lmu_asr.training.loop import finish
-from lmu_asr.training.loop.state import Identity, derive_seed, seed_everything, shaping_options
+from lmu_asr.training.loop.state import derive_seed, seed_everything
 from lmu_asr.training.loop.step import GradientStep, TrainBatch
 from lmu_asr.training.loop.trainer import Trainer
 from lmu_asr.training.parallel.joining import joined_world

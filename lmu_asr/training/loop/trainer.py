@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from lmu_asr.checkpoints.checkpoint import Checkpoint
+from lmu_asr.checkpoints.identity import Identity
 from lmu_asr.checkpoints.mirror import open_store
 from lmu_asr.config import Config
 from lmu_asr.errors import TrainingError
@@ -59,7 +60,6 @@ from lmu_asr.training.loop.setup import choose_precision
 from lmu_asr.training.loop.snapshot import collect, restore, restore_rank
 from lmu_asr.training.loop.state import (
     EpochRecord,
-    Identity,
     RunState,
     Window,
     environment,
