@@ -28,10 +28,10 @@ from torch import Tensor
 
 from lmu_asr.errors import CheckpointError, advice
 from lmu_asr.files import atomic_open, parse_json
+from lmu_asr.torch_versions import packed, unpacked
 
 SEAL = b"sha256:"
 SEAL_BYTES = len(SEAL) + 64
-FLOAT = "__float__"
 RETRY_SECONDS = 20.0
 # A pickle that was made by hand can make the safe loader fail in any of these ways.
 MALFORMED = (
@@ -65,31 +65,9 @@ def serialize(tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> bytes:
     """Return the archive's bytes, unsealed; later changes of ``tensors`` do not reach them."""
     buffer = io.BytesIO()
     torch.save(
-        {"tensors": _pack(dict(tensors)), "meta": json.dumps(meta, ensure_ascii=False)}, buffer
+        {"tensors": packed(dict(tensors)), "meta": json.dumps(meta, ensure_ascii=False)}, buffer
     )
     return buffer.getvalue()
-
-
-def _pack(value: Any) -> Any:
-    """Write numbers as text: the safe loader of torch 1.13 knows no floats outside tensors."""
-    if isinstance(value, float):
-        return {FLOAT: float(value).hex()}
-    if type(value) is dict:
-        return {key: _pack(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_pack(item) for item in value)
-    return value
-
-
-def _unpack(value: Any) -> Any:
-    """Undo :func:`_pack`."""
-    if type(value) is dict:
-        if value.keys() == {FLOAT}:
-            return float.fromhex(value[FLOAT])
-        return {key: _unpack(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_unpack(item) for item in value)
-    return value
 
 
 def write_sealed(stream: IO[bytes], archive: bytes) -> None:
@@ -139,7 +117,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     try:
         # from the bytes that were checked, since the file may be replaced meanwhile
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        tensors, meta = _unpack(content["tensors"]), parse_json(content["meta"], str(path))
+        tensors, meta = unpacked(content["tensors"]), parse_json(content["meta"], str(path))
         _check_shape(tensors, meta)
     except MALFORMED as error:
         raise CheckpointError(f"{path}: not a checkpoint of this package: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lmu_asr.config import TrainConfig
 from lmu_asr.errors import ConfigError
+from lmu_asr.torch_versions import has_fused_adamw
 from lmu_asr.training.loop.finetune import with_lr_scales
 from lmu_asr.training.parallel.whole import parts
 
@@ -35,7 +36,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     options: dict[str, Any] = {"lr": config.lr, "betas": tuple(config.betas[:2]), "eps": 1e-8}
     if config.optimizer == "adamw8bit":
         return _adamw_8bit(groups, options)
-    if _has_fused(parameters):
+    if has_fused_adamw(parameters):
         options["fused"] = True
     return torch.optim.AdamW(groups, **options)
 
@@ -223,10 +224,3 @@ def bad_gradients(model: nn.Module) -> list[str]:
 def count_parameters(model: nn.Module) -> int:
     """Number of trained parameters."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def _has_fused(parameters: Sequence[Tensor]) -> bool:
-    """Fused AdamW runs on a GPU from torch 2.0 and on a CPU from 2.4."""
-    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
-    on_gpu = all(p.is_cuda for p in parameters)
-    return version >= ((2, 0) if on_gpu else (2, 4))

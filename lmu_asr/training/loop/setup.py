@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from lmu_asr.config import Config
 from lmu_asr.errors import DataError, TrainingError
 from lmu_asr.files import read_json
 from lmu_asr.models.system import SpeechModel, build_model
+from lmu_asr.torch_versions import keep_empty_memory_empty
 from lmu_asr.training.loop.finetune import start_from
 from lmu_asr.training.loop.optim import count_parameters
 from lmu_asr.training.loop.state import seed_everything
@@ -35,7 +36,7 @@ def prepare_process(config: Config, world: World) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         # warn only: the backward pass of ctc_loss has no deterministic form on a GPU
         torch.use_deterministic_algorithms(True, warn_only=True)
-        _keep_empty_memory_empty()
+        keep_empty_memory_empty()
     elif world.device.type == "cuda":
         # chooses kernels by their time, so two runs may differ in the last bits
         torch.backends.cudnn.benchmark = True
@@ -66,12 +67,6 @@ def check_accelerate(config: Config, world: World) -> None:
             precision,
             config.train.precision,
         )
-
-
-def _keep_empty_memory_empty() -> None:
-    """Deterministic mode would fill every new tensor with NaN, which costs time and no run needs."""
-    if hasattr(torch.utils, "deterministic"):
-        cast(Any, torch.utils.deterministic).fill_uninitialized_memory = False
 
 
 def make_model(config: Config, data_dir: Path, vocab_size: int, tokens: str = "") -> SpeechModel:

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from lmu_asr.errors import TrainingError
+from lmu_asr.torch_versions import has_fully_shard
 from lmu_asr.training.loop.optim import FlatGradients
 from lmu_asr.training.loop.step import SLOTS, GradientStep, TrainBatch
 from lmu_asr.training.parallel.processes import World
 from lmu_asr.training.parallel.strategy import Strategy
 
-OLDEST_TORCH = 2, 7
 EMPTY_FRAMES = 100  # of a pass that only keeps step with the others
 
 
@@ -42,7 +42,7 @@ def shard(model: nn.Module, world: World, again: bool = True) -> nn.Module:
     Raises:
         TrainingError: torch is older than 2.7.
     """
-    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < OLDEST_TORCH:
+    if not has_fully_shard():
         raise TrainingError(
             f"train.strategy=fsdp or zero2 needs torch 2.7 or later, this is {torch.__version__}: "
             "take train.strategy=ddp"

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lmu_asr.models.memory.kernels.build import load_library
+from lmu_asr.torch_versions import in_cpu_autocast
 
 _P, _L, _F = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
 _SIGNATURES: dict[str, list[Any]] = {
@@ -83,15 +84,8 @@ def dropped_sum(x: Tensor, branch: Tensor, rate: float) -> Tensor:
 
 def _widened(x: Tensor) -> Tensor:
     """Return x in float32 if it is a bfloat16 product of autocast on the CPU: that is the faster."""
-    narrow = x.dtype == torch.bfloat16 and x.device.type == "cpu" and _in_autocast()
+    narrow = x.dtype == torch.bfloat16 and x.device.type == "cpu" and in_cpu_autocast()
     return x.float() if narrow else x
-
-
-def _in_autocast() -> bool:
-    """Whether autocast is on for the CPU; torch before 2.4 asks for it by another name."""
-    if hasattr(torch, "get_autocast_dtype"):
-        return torch.is_autocast_enabled("cpu")
-    return torch.is_autocast_cpu_enabled()
 
 
 def _takes(*tensors: Tensor) -> bool:

@@ -8,6 +8,8 @@ import itertools
 import torch
 from torch import Tensor
 
+from lmu_asr.torch_versions import has_linear_pointwise
+
 SMALLEST = 1 << 20
 """Multiplications from which on oneDNN's longer start pays."""
 BLOCK_BYTES = 8 << 20
@@ -28,7 +30,7 @@ def matmul(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tensor:
 @functools.cache
 def has_onednn() -> bool:
     """True if torch was built with oneDNN and gives its linear product."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return has_linear_pointwise()
 
 
 def row_blocks(x: Tensor, width: int) -> list[slice]:
