@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,13 @@ from lmu_asr.stages.context import Context, add_common_arguments, make_context
 from lmu_asr.stages.source import check_source, claim_source
 from lmu_asr.stages.stamp import FORMAT, Stamp, make_stamp, with_outputs
 
+IF_CHANGED = "if what is read of it changes"
 OTHER_FORMAT = "its stamp is of an earlier version, which compared other things; it runs once more"
 NAMES = ("download", "features", "lang", "graph", "train", "decode", "results")
+
+
+class Unsure(str):
+    """A reason to run that may not come true: the content of files not yet made decides."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Stage:
 
     The options that shape its outputs (:func:`lmu_asr.options.opt`), the code that ``run`` reaches,
     ``inputs``, ``after`` and ``facts`` make the key; ``facts_from`` names the stages whose outputs
-    ``facts`` reads, ``unsure_after`` those of them that may change what is read when they run. ``outputs_by_size`` looks at the size alone of outputs (files that users touch);
+    ``facts`` reads. ``outputs_by_size`` looks at the size alone of outputs (files that users touch);
     ``late_inputs`` reads the inputs again after the run, for inputs that only the run itself
     discovers. ``say`` prints what a user wants to see at every call. ``together``: the processes of a
     launcher all run the stage at once. ``spares`` says which outputs a configuration can do without.
@@ -56,7 +61,6 @@ class Stage:
     inputs: Callable[[Context], Iterable[Path]] = lambda _: ()
     facts: Callable[[Context], dict[str, str]] = lambda _: {}
     facts_from: Sequence[str] = ()
-    unsure_after: Sequence[str] = ()
     outputs_by_size: bool = False
     late_inputs: bool = False
     say: Callable[[Context], None] = lambda _: None
@@ -190,7 +194,8 @@ def run_stage(stage: Stage, context: Context) -> bool:
 def say_plan(stage: Stage, context: Context, first: int) -> None:
     """Log whether the stage would run in a run of the stages from number ``first`` on, and why."""
     reason = why_run(stage, context, first)
-    line = "up to date" if reason is None else f"would run: {reason}"
+    verb = "may run" if isinstance(reason, Unsure) else "would run"
+    line = "up to date" if reason is None else f"{verb}: {reason}"
     logging.info("stage %d (%s): %s", stage.number, stage.name, line)
 
 
@@ -204,22 +209,32 @@ def why_run(stage: Stage, context: Context, first: int) -> str | None:
 
     if context.force:
         return "--force"
+    unsure: list[str] = []
     for before in (load_stage(name) for name in _needed(stage, context)):
-        if before.number >= first and why_run(before, context, first) is not None:
+        if before.number < first or (reason := why_run(before, context, first)) is None:
+            continue
+        if not isinstance(reason, Unsure):
             return f"after stage {before.number} ({before.name})"
+        unsure.append(f"after stage {before.number} ({before.name}), if that one runs")
     for before in (load_stage(name) for name in stage.facts_from):
-        if before.number >= first and not _finished(before, context):
-            return f"after stage {before.number} ({before.name})"
-    for before in (load_stage(name) for name in stage.unsure_after):
         if before.number >= first and why_run(before, context, first) is not None:
-            return f"after stage {before.number} ({before.name}), if what is read of it changes"
-    return why_stale(stage, context, current_stamp(stage, context))
+            unsure.append(f"after stage {before.number} ({before.name}), {IF_CHANGED}")
+    if not unsure:
+        return why_stale(stage, context, current_stamp(stage, context))
+    return _why_stale_without_facts(stage, context) or Unsure(unsure[0])
 
 
-def _finished(stage: Stage, context: Context) -> bool:
-    """Whether the stage has left its stamp and all its outputs."""
-    stamp = Stamp.load(stage.stamp_path(context))
-    return stamp is not None and not _broken(stamp, stage, context)
+def _why_stale_without_facts(stage: Stage, context: Context) -> str | None:
+    """Why the stage must run whatever its facts will be, which only stages before it will show."""
+    old = Stamp.load(stage.stamp_path(context))
+    if old is None:
+        return "not made yet"
+    if old.format != FORMAT:  # what its facts will be decides whether it is taken over
+        return None
+    stamp = current_stamp(replace(stage, facts=lambda _: {}), context)
+    known = {name: part for name, part in old.parts.items() if name in stamp.parts}
+    changed = stamp.changed(replace(old, parts=known))
+    return "changed: " + ", ".join(changed) if changed else None
 
 
 def _clean(stage: Stage, context: Context) -> None:

@@ -80,7 +80,6 @@ STAGE = Stage(
     outputs=outputs,
     facts=facts,
     facts_from=("features", "lang"),
-    unsure_after=("features",),
     together=True,
     takes_over=is_same_run,
     taken_over=own_run,

@@ -30,6 +30,7 @@ def finish(context: Context) -> list[str]:
 
 ALL = ["lang", "graph", "train", "decode"]
 WITHOUT_TRAINING = ["lang", "graph", "decode"]
+AFTER_LANG = "after stage 2 (lang), if what is read of it changes"
 MORE = "tow T OW\ntwo-red T UW R EH D\n"
 
 
@@ -100,11 +101,30 @@ def test_ids_stay_and_training_sees_its_own_words_only(tmp_path: Path) -> None:
 def test_dry_run_before_the_lang_directory_is_there(tmp_path: Path) -> None:
     finish(context_of(tmp_path))
     train, other = load_stage("train"), context_of(tmp_path, "char")
-    assert why_run(train, other, 2) == "after stage 2 (lang)"
+    assert why_run(train, other, 2) == AFTER_LANG
     with pytest.raises(common.StageError, match="needs stage 2"):
         why_run(train, other, 3)
     run_stage(load_stage("lang"), other)
     assert why_run(train, other, 2) == "changed: tokens"
+
+
+def test_dry_run_says_that_the_model_may_stay(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = context_of(tmp_path)
+    train, decode = load_stage("train"), load_stage("decode")
+    assert why_run(train, context, 2) == "not made yet"
+    finish(context)
+    text = context_of(tmp_path, lm__text=write(tmp_path / "lm.txt", "two too\n"))
+    with caplog.at_level("INFO"):
+        common.say_plan(train, text, 2)
+    assert caplog.messages == [f"stage 4 (train): may run: {AFTER_LANG}"]
+    assert why_run(decode, text, 2) == "after stage 3 (graph)"
+    other = context_of(tmp_path, lm__text=str(tmp_path / "lm.txt"), train__epochs=3)
+    assert why_run(train, other, 2) == "changed: config train"
+    write(tmp_path / "lexicon.txt", LEXICON + MORE)  # the same lang directory
+    assert why_run(train, context, 2) == AFTER_LANG
+    assert finish(context) == WITHOUT_TRAINING and why_run(train, context, 2) is None
 
 
 def test_facts_need_the_lang_stage(tmp_path: Path) -> None:
