@@ -3,7 +3,7 @@
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # sh run.sh: sh need not be bash
 set -euo pipefail
 caller=$PWD # relative paths that the user gives mean this directory
-export LMU_ASR_CALLER_DIR=$caller # where commands of wav.scp run
+export LMU_ASR_CALLER_DIR=$caller # where commands of wav.scp run, and audio of lists may be
 CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "$0")")"
 
 stage=0 stop_stage=6 recipe="" variant=default data="" fsa=""

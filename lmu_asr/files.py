@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -227,6 +228,20 @@ def _is(kind: Callable[[], bool]) -> bool:
         if error.errno != errno.ELOOP:  # a link to itself is nothing
             raise
         return False
+
+
+def file_kind(path: str | Path) -> str:
+    """What a path is, links followed: ``file``, ``directory``, ``FIFO``, ``socket`` or ``device``.
+
+    Raises:
+        OSError, ValueError: as of ``Path.stat``.
+    """
+    mode = Path(path).stat().st_mode
+    if stat.S_ISREG(mode):
+        return "file"
+    if stat.S_ISDIR(mode):
+        return "directory"
+    return "FIFO" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
 
 
 def sha256_file(path: str | Path) -> str:

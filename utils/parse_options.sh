@@ -64,6 +64,7 @@ parse_options() { # parse_options "known names" "$@"
       value=$2
       shift
     fi
+    [[ -n $value ]] || die "option --$name has an empty value, as of a variable that is not set"
     if [[ $name == set ]]; then sets+=(--set "$value"); else printf -v "$var" %s "$value"; fi
     shift
   done

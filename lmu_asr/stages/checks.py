@@ -11,6 +11,7 @@ from lmu_asr.config import Config
 from lmu_asr.config_files import option_value
 from lmu_asr.config_paths import named_paths
 from lmu_asr.errors import LmuAsrError
+from lmu_asr.files import file_kind
 from lmu_asr.remote import is_remote
 
 # key: the stages that read the path, and whether it is a file, a directory or either
@@ -26,6 +27,7 @@ READ_BY = {
     "train.init_from": ((4,), "file"),
     "train.deepspeed_config": ((4,), "file"),
 }
+UNNAMED = "corpus.source is empty: name your data with --data PATH"  # as stage 0 says
 EXTRAS = "./utils/setup.sh --with-extras"
 K2 = "./utils/setup.sh --with-k2"
 S3 = "pip install -c utils/constraints.txt -r utils/requirements-s3.txt"
@@ -56,6 +58,8 @@ def missing(config: Config, stages: range, launch: Sequence[str] = ()) -> list[s
         launch: options of :mod:`lmu_asr.training.launch.start`; empty: they are not looked at.
     """
     found = [*_missing_paths(config, stages), *_missing_packages(config, stages)]
+    if config.corpus.name == "own" and not config.corpus.source and {0, 1} & set(stages):
+        found.append(UNNAMED)
     if launch and 4 in stages:
         found += _launch_error(launch)
     return found
@@ -73,12 +77,13 @@ def _missing_paths(config: Config, stages: range) -> Iterator[str]:
 def _fault(path: Path, kind: str) -> str:
     """What is wrong with a path that should be a readable ``kind``; empty: nothing."""
     try:
-        path.stat()
+        found = file_kind(path)
     except (OSError, ValueError) as error:
         return f"{getattr(error, 'strerror', None) or error}; want a {kind}"
-    right = {"file": not path.is_dir(), "directory": path.is_dir()}.get(kind, True)
-    if not right:
-        return f"is {'a directory' if path.is_dir() else 'no directory'}; want a {kind}"
+    if found not in ("file", "directory") and "file" in kind:  # stages read it more than once
+        return f"is a {found}, as <(...) makes; save what it gives as a file first, and name that"
+    if found not in kind:
+        return f"is {'a directory' if found == 'directory' else 'no directory'}; want a {kind}"
     return "" if os.access(path, os.R_OK) else "no permission to read it"
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from lmu_asr.config_paths import PROJECT
 from lmu_asr.data.rows import Rows
 from lmu_asr.errors import DocumentError
-from lmu_asr.files import fingerprint, read_json, sha256_file, write_json
+from lmu_asr.files import file_kind, fingerprint, read_json, sha256_file, write_json
 from lmu_asr.records import record
 
 FORMAT = 2
@@ -182,11 +182,15 @@ def _contents(rows: Iterator[State]) -> Iterator[tuple[str, str]]:
 
 @functools.lru_cache(maxsize=10000)
 def content(path: str, size: int, time: int) -> str:
-    """SHA-256 of a file of this size and time of change; of what cannot be read, the two."""
+    """SHA-256 of a file of this size and time of change; of what cannot be read, the two.
+
+    What is no regular file counts by its kind: a read of a FIFO or of /dev/zero does not end.
+    """
     if size < 0:
         return "missing"
     try:
-        return sha256_file(path)
+        kind = file_kind(path)
+        return kind if kind not in ("file", "directory") else sha256_file(path)
     except OSError:  # a directory, or no permission
         return f"{size} {time}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,3 +135,19 @@ def test_what_every_stage_stumbles_over_is_said_once(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(plan, "say_plan", stumble)
     context = Context(Config(), Path("data"), Path("exp"), "", 1)
     assert plan._plan(context, ALL) == ["stage 0 (download): the same"]
+
+
+def test_a_file_that_cannot_be_read_twice_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    readable = [key for key, (_, kind) in checks.READ_BY.items() if "file" in kind]
+    for key in readable:
+        for path, kind in ((tmp_path / "fifo", "FIFO"), (Path("/dev/null"), "device")):
+            (found,) = missing(with_sets(f"{key}={path}"), ALL)
+            assert found.startswith(f"{path}: is a {kind}") and "save what it gives" in found
+            assert found.endswith(f"({key})")
+
+
+def test_own_data_that_are_not_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_plan(tmp_path, with_sets("corpus.name=own")) == 1
+    assert "corpus.source is empty: name your data with --data PATH" in capsys.readouterr().err
+    assert not missing(with_sets("corpus.name=own"), range(2, 7))

@@ -1,9 +1,11 @@
 """The driver's command line: what is refused, what is suggested, what is printed."""
 
+import json
 import os
 import shlex
 import shutil
 import subprocess
+import wave
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,19 @@ def test_wrong_command_lines(arguments: list[str], message: str) -> None:
         (["--nj", "0"], "--nj 0: want 1 or more"),
         (["--nproc", "00"], "--nproc 0: want 1 or more"),
         (["--data", "--force"], "option --data wants a value"),
+        *[
+            (words, f"option {words[0].partition('=')[0]} has an empty value")
+            for words in (
+                ["--data", ""],
+                ["--data="],
+                ["--recipe", ""],
+                ["--exp-dir", ""],
+                ["--fsa="],
+                ["--nj", ""],
+                ["--variant", ""],
+                ["--set", ""],
+            )
+        ],
         (
             ["--launcher", "nosuch"],
             "--launcher nosuch: want auto, plain, torchrun, accelerate or ray",
@@ -229,3 +244,29 @@ def test_a_directory_of_temporary_files_that_is_not_there(tmp_path: Path) -> Non
         env={**os.environ, "TMPDIR": str(tmp_path / "none")},
     )
     assert done.returncode == 2 and f"TMPDIR={tmp_path}/none: no temporary files" in done.stderr
+
+
+def test_audio_of_a_list_is_looked_up_where_the_user_calls_from(tmp_path: Path) -> None:
+    kaldi = tmp_path / "caller" / "data" / "all"
+    kaldi.mkdir(parents=True)
+    write_tones(tmp_path / "caller" / "audio", 12)
+    names = [f"u{i:02d}" for i in range(12)]
+    (kaldi / "wav.scp").write_text("".join(f"{n} audio/{n}.wav\n" for n in names))
+    (kaldi / "text").write_text("".join(f"{n} well yes\n" for n in names))
+    command = [ROOT / "run.sh", "--data", "data/all", "--stop-stage", "1", "--nj", "1"]
+    places = ["--data-dir", "d", "--exp-dir", "e"]
+    done = subprocess.run(
+        [*command, *places], cwd=kaldi.parents[1], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    reports = [json.loads(p.read_text()) for p in kaldi.parents[1].glob("d/all/*/*_report.json")]
+    assert sum(report["kept"] for report in reports) == 12 and len(reports) == 3
+
+
+def write_tones(folder: Path, count: int) -> None:
+    """``u00.wav`` and so on, of half a second each."""
+    folder.mkdir()
+    for i in range(count):
+        with wave.open(str(folder / f"u{i:02d}.wav"), "wb") as stream:
+            stream.setparams((1, 2, 8000, 0, "NONE", ""))
+            stream.writeframes(bytes([i, 1, 0, 0] * 2000))

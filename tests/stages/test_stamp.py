@@ -1,6 +1,7 @@
 """A stage runs when, and only when, something that it depends on has changed."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -353,3 +354,12 @@ def test_stages_that_an_option_shapes(key: str, value: object, stages: list[str]
     config, other = Config(), with_value(Config(), key, value)
     names = (*NAMES, "plan")
     assert [n for n in names if shaping(config, n) != shaping(other, n)] == stages
+
+
+def test_what_is_no_regular_file_counts_by_its_kind(tmp_path: Path) -> None:
+    """A read of these would not end."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    assert [stamp.content(str(p), 0, 0) for p in (fifo, "/dev/zero")] == ["FIFO", "device"]
+    (tmp_path / "file").write_bytes(b"")
+    assert stamp.content(str(tmp_path / "file"), 0, 0) == hashlib.sha256(b"").hexdigest()

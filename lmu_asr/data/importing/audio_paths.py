@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from lmu_asr.data.importing.remote_audio import cached_path
 from lmu_asr.remote import is_remote
 
 
+def caller_dir() -> Path:
+    """Return the directory that the user calls from: ``run.sh`` itself goes to the project."""
+    return Path(os.environ.get("LMU_ASR_CALLER_DIR") or ".").absolute()
+
+
 def resolve_audio(path: str, base: Path) -> Path:
-    """Return where ``path`` is: as it is, beside the list that names it, or from here.
+    """Return where ``path`` is: as it is, beside the list, or in the directory of the caller.
 
     Tables of Common Voice name files of ``clips/`` beside them, without its name.
     """
@@ -18,7 +24,8 @@ def resolve_audio(path: str, base: Path) -> Path:
         return base / given
     if exists(base / "clips" / given):
         return base / "clips" / given
-    return given.resolve() if exists(given) else base / given
+    called = caller_dir() / given
+    return called.resolve() if exists(called) else base / given
 
 
 def exists(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """Audio that Kaldi's ``wav.scp`` names by a command (``utt flac -c -d -s a.flac |``), run once and kept.
 
-What a command prints is kept as FLAC under a name made from the command. It runs again when the command,
-or a file that it names, has changed. A plain chain of programs is started without a shell; what needs
+What a command prints is kept as FLAC under a name made from the command. When stage 1 runs (its stamp
+goes by content), a command runs again if it, or the size or time of a file that it names, has changed. A plain chain of programs is started without a shell; what needs
 one (redirections, ``;``, ``$``, wildcards) is run by bash.
 
 Shapes: C channels, S samples.
@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from lmu_asr.config import CorpusConfig
 from lmu_asr.data.audio.mono import INT16_SCALE, LARGEST_INT16_PEAK, LARGEST_PEAK, SCALED
 from lmu_asr.data.audio.reader import read_audio, recording_from_file
+from lmu_asr.data.importing.audio_paths import caller_dir
 from lmu_asr.data.importing.scratch import Scratch
 from lmu_asr.errors import DataError, is_surrogate, percent
 from lmu_asr.files import atomic_path, fingerprint
@@ -82,9 +83,8 @@ def pipes_of(config: CorpusConfig) -> Pipes | None:
     if not config.pipes:
         return None
     folder = Path(config.pipe_dir or "pipes")
-    cwd = Path(os.environ.get("LMU_ASR_CALLER_DIR") or ".").absolute()
     jobs = config.pipe_jobs or os.cpu_count() or 1
-    return Pipes(folder.absolute(), cwd, 60.0 * config.pipe_minutes, jobs)
+    return Pipes(folder.absolute(), caller_dir(), 60.0 * config.pipe_minutes, jobs)
 
 
 def is_command(source: str) -> bool:
