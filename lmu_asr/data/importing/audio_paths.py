@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from lmu_asr.data.importing.remote_audio import cached_path
+from lmu_asr.errors import DataError
 from lmu_asr.remote import is_remote
 
 
@@ -37,7 +39,15 @@ def exists(path: Path) -> bool:
 
 
 def locate_audio(name: str, base: Path, cache: Path | None, where: Path | str) -> tuple[Path, str]:
-    """Return where audio is or will be, and the ``s3://`` address that it is fetched from, if any."""
+    """Return where audio is or will be, and the ``s3://`` address that it is fetched from, if any.
+
+    Raises:
+        DataError: another address.
+    """
     if is_remote(name):
         return cached_path(name, cache, str(where)), name
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name):
+        raise DataError(
+            f"{where}: {name[:200]!r}: only s3:// addresses are fetched; download the audio, and name the file"
+        )
     return resolve_audio(name, base), ""

@@ -73,12 +73,12 @@ def _candidates(source: Path) -> Iterator[tuple[str, tuple[Path, ...]]]:
     with os.scandir(source) as entries:
         named = sorted((entry.name, entry.is_dir()) for entry in entries)
     yield from ((name, (source / name,)) for name, is_dir in named if is_dir)
-    lists = [n for n, is_dir in named if not is_dir and n.endswith((*TABLES, PARQUET))]
+    lists = [n for n, is_dir in named if not is_dir and n.lower().endswith((*TABLES, PARQUET))]
     for form in ("{}", "{}_cuts", "cuts_{}", "*cuts_{}", "*supervisions_{}"):
         suffixes = (*TABLES, PARQUET) if "*" not in form else TABLES[:2]
         pattern = re.escape(form).replace(r"\{\}", "(.+)").replace(r"\*", ".*")
         for suffix in suffixes:
-            matches = (re.fullmatch(pattern + re.escape(suffix), name) for name in lists)
+            matches = (re.fullmatch(f"{pattern}(?i:{re.escape(suffix)})", name) for name in lists)
             yield from ((match[1], (source / match[0],)) for match in matches if match)
     shards: dict[str, list[Path]] = {}
     for folder in (source, source / "data"):  # as repositories of data sets have them
@@ -134,13 +134,16 @@ def _reader(
 ) -> Callable[[Path], Manifests]:
     if path.is_dir():
         return _directory_reader(path, cache, pipes)
-    if path.name.endswith((".csv", ".tsv")):
+    name = path.name.lower()
+    if name.endswith((".csv.gz", ".tsv.gz")):
+        raise DataError(f"{path}: packed tables are not read; unpack it first: gunzip -k {path}")
+    if name.endswith((".csv", ".tsv")):
         return functools.partial(read_table, cache=cache)
     if path.name.endswith(PARQUET):
         return lambda _: read_arrow([path], cache)
     if "supervisions" in path.name:
         return read_lhotse
-    if path.name.endswith((".jsonl", ".jsonl.gz", ".json")):
+    if name.endswith((".jsonl", ".jsonl.gz", ".json")):
         lines = functools.partial(read_json_lines, cache=cache)
         return read_cut_manifest if is_cut_manifest(path) else lines
     raise DataError(f"{path}: unknown format; want {KNOWN}")
@@ -155,7 +158,7 @@ def _directory_reader(
         return lambda _: read_arrow(arrow_files(path), cache)
     paths = sorted(path.iterdir())
     parquet = [p for p in paths if p.name.endswith(PARQUET)]
-    tables = [p for p in paths if p.name.endswith(TABLES) and p.name != DATASET_DICT]
+    tables = [p for p in paths if p.name.lower().endswith(TABLES) and p.name != DATASET_DICT]
     lhotse = [p for p in tables if "supervisions" in p.name or "cuts" in p.name]
     lists = lhotse or [p for p in tables if "recordings" not in p.name]
     if len(lists) == 1 and not parquet:

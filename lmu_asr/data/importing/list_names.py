@@ -21,7 +21,7 @@ EVAL = ("eval", "evaluation")
 
 def is_remote_list(source: str) -> bool:
     """Whether ``source`` is the address of one list, by its suffix, not of a folder."""
-    return is_remote(source) and source.endswith((*TABLES, PARQUET))
+    return is_remote(source) and source.lower().endswith((*TABLES, PARQUET))
 
 
 def check_split_names(corpus: CorpusConfig) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from lmu_asr.data.importing.audio_paths import locate_audio
 from lmu_asr.data.importing.csv_records import SEPARATORS, Record, csv_records, tsv_records
+from lmu_asr.data.importing.list_names import WORDS, spelling_of
 from lmu_asr.data.manifests import Manifests, Utterance, from_utterances
 from lmu_asr.errors import DataError
 from lmu_asr.text_lines import LARGEST_NUMBER, filled_lines, plain_number
@@ -63,11 +64,16 @@ def read_rows(path: Path, rows: Iterable[tuple[str, Row]], cache: Path | None) -
 
 def list_rows(path: Path) -> Iterator[tuple[str, Row]]:
     """Yield where each row of a list of text is, and its values by column."""
-    return table_rows(path) if path.name.endswith((".csv", ".tsv")) else json_rows(path)
+    return table_rows(path) if path.suffix.lower() in (".csv", ".tsv") else json_rows(path)
 
 
 def json_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    """Yield the objects of JSON lines."""
+    """Yield the objects of JSON lines.
+
+    Raises:
+        DataError: a line that is no object, or no line.
+    """
+    is_empty = True
     for number, line in filled_lines(path):
         row = json_value(line, f"{path}:{number}")
         if not isinstance(row, dict):
@@ -76,7 +82,10 @@ def json_rows(path: Path) -> Iterator[tuple[str, Row]]:
                 f"{path}:{number}: want an object, got {kind(row)}"
                 + (hint if isinstance(row, list) else "")
             )
+        is_empty = False
         yield f"{path}:{number}", row
+    if is_empty:
+        raise DataError(f"{path}: has no utterance: every line is blank, or there is none")
 
 
 def json_value(text: str, where: str) -> Any:
@@ -108,7 +117,7 @@ def table_rows(path: Path) -> Iterator[tuple[str, Row]]:
     """Yield the rows of a CSV or TSV table by column.
 
     Raises:
-        DataError: columns without a name or with one name, too many fields in a row, or too few.
+        DataError: columns without a name or with one name, too many fields in a row, or too few; no row.
     """
     records = _records(path)
     first, header = next(records, (1, []))
@@ -123,21 +132,27 @@ def table_rows(path: Path) -> Iterator[tuple[str, Row]]:
     if not header:
         raise DataError(f"{path}: empty; want a first line that names the columns")
     check_columns(header, f"{path}:{first}")
+    is_empty = True
     for number, fields in records:
         if len(fields) != len(header):
             quote = (
-                "" if path.name.endswith(".tsv") else '; text with a comma goes in quotes: "a, b"'
+                ""
+                if path.suffix.lower() == ".tsv"
+                else '; text with a comma goes in quotes: "a, b"'
             )
             raise DataError(
                 f"{path}:{number}: {len(fields)} fields, want {len(header)} "
                 f"({', '.join(header)}){quote}"
             )
+        is_empty = False
         yield f"{path}:{number}", dict(zip(header, fields, strict=True))
+    if is_empty:
+        raise DataError(f"{path}: has no utterance: no row follows the names of the columns")
 
 
 def _records(path: Path) -> Iterator[Record]:
     """Return the records of a table by its suffix, or by the separator that its header has."""
-    is_tsv = path.name.endswith(".tsv")
+    is_tsv = path.suffix.lower() == ".tsv"
     suffix, own = (".tsv", "\t") if is_tsv else (".csv", ",")
     seen = [
         c
@@ -197,7 +212,7 @@ def utterances(path: Path, rows: Iterable[tuple[str, Row]], locate: Locate) -> I
     """
     first: tuple[str, Row] | None = None
     has_text, with_split, without_split = False, "", ""
-    names, doubles = set[str](), set[str]()
+    names, doubles, passed = set[str](), set[str](), _PassedOver()
     for where, row in rows:
         row = _lowered(row, where)
         if row.keys() - names:  # seldom: rows of a list have the same
@@ -216,8 +231,36 @@ def utterances(path: Path, rows: Iterable[tuple[str, Row]], locate: Locate) -> I
                 "give every row a split, or none"
             )
         yield utterance
+        passed.add(row)
     if first and not has_text:
         check_columns(first[1], first[0])
+    if not with_split:
+        passed.say(path)
+
+
+class _PassedOver:
+    """Columns ``set`` and ``subset`` all of whose values are words for train, dev and test."""
+
+    def __init__(self) -> None:
+        self._words: dict[str, set[str]] = {"set": set(), "subset": set()}
+
+    def add(self, row: Row) -> None:
+        """Look at one row, its columns in lower case."""
+        for name in list(self._words):
+            word = row.get(name)
+            if isinstance(word, str) and spelling_of(word, [group[0] for group in WORDS]):
+                self._words[name].add(word)
+            else:
+                del self._words[name]
+
+    def say(self, path: Path) -> None:
+        """Say that they do not split the list."""
+        for name, words in self._words.items():
+            logging.info(
+                "%s: the column '%s' (%s) is not used: only a column 'split' says the splits; "
+                "rename it to split if it does",
+                *(path, name, ", ".join(sorted(words))),
+            )
 
 
 def _say_doubles(path: Path, row: Row, said: set[str]) -> None:
@@ -241,7 +284,7 @@ def _lowered(row: Row, where: str) -> Row:
 
 def _utterance(where: str, row: Row, locate: Locate) -> Utterance:
     source = _text(row, "source", where)
-    if not source:
+    if not source.strip():
         check_columns(row, where, ["source"])
         raise DataError(f"{where}: 'source' (the audio) is empty")
     start, end = _number(row, "start", where), _number(row, "end", where)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lmu_asr.data.importing.audio_paths import resolve_audio
+from lmu_asr.data.importing.audio_paths import locate_audio, resolve_audio
+from lmu_asr.errors import DataError
 
 
 def test_relative_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,3 +22,10 @@ def test_relative_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         place.mkdir(exist_ok=True)
         (place / "a.wav").touch()
         assert resolve_audio("a.wav", base) == place / "a.wav"
+
+
+@pytest.mark.parametrize("name", ["https://host/a.wav", "file:///a.wav", "gs://b/a.wav"])
+def test_other_addresses_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"list:3: '{name}': only s3:// addresses are fetched"):
+        locate_audio(name, tmp_path, None, "list:3")
+    assert locate_audio("a:b/c.wav", tmp_path, None, "list:3") == (tmp_path / "a:b/c.wav", "")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lmu_asr.config import FeaturesConfig
 from lmu_asr.data.importing.csv_records import csv_records
-from lmu_asr.data.importing.importers import import_data
+from lmu_asr.data.importing.importers import import_data, split_paths
 from lmu_asr.data.importing.validate import validate_and_repair
 from lmu_asr.errors import DataError, LmuAsrError
 from tests.data.speech import write_audio
@@ -252,3 +252,48 @@ def test_rows_in_are_kept_or_listed(folder, name, edits):
     assert (
         report.total == count_rows(name, text) == len(list(kept.supervisions)) + len(report.dropped)
     )
+
+
+@pytest.mark.parametrize("name", ["set", "subset", "Set"])
+def test_a_column_that_looks_like_a_split_is_named(tmp_path, caplog, name):
+    path = tmp_path / "list.csv"
+
+    def said(*words: str) -> list[str]:
+        rows = "".join(f"a{i}.wav,well,{word}\n" for i, word in enumerate(words))
+        path.write_text(f"audio,text,{name}\n{rows}")
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            import_data(path)
+        return [m for m in caplog.messages if "is not used" in m]
+
+    (line,) = said("train", "val", "Test", "train")
+    assert line.startswith(f"{path}: the column '{name.lower()}' (Test, train, val) is not used")
+    assert not said("train", "other") and not said("1", "2") and not said("train", "")
+
+
+def test_suffixes_in_any_case_and_packed_tables(tmp_path):
+    for suffix, text in (("CSV", "audio,text\na.wav,x\n"), ("Tsv", "audio\ttext\na.wav\tx, y\n"),
+                         ("JSONL", '{"audio": "a.wav", "text": "x"}\n')):  # fmt: skip
+        folder = tmp_path / suffix
+        folder.mkdir()
+        (folder / f"train.{suffix}").write_text(text)
+        for path in (folder, folder / f"train.{suffix}"):
+            assert len(list(import_data(path).supervisions)) == 1
+        assert split_paths(folder, ["train"]) == {"train": (folder / f"train.{suffix}",)}
+    for name in ("list.csv.gz", "list.TSV.gz"):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(DataError, match=rf"{name}: packed .*gunzip -k "):
+            import_data(tmp_path / name)
+
+
+def test_audio_named_by_blanks_alone(tmp_path):
+    (tmp_path / "a.csv").write_text("audio,text\na.wav,x\n\t,\n")
+    with pytest.raises(DataError, match=r"a.csv:3: 'source' \(the audio\) is empty"):
+        import_data(tmp_path / "a.csv")
+
+
+def test_lists_without_a_row(tmp_path):
+    for name, text in (("a.csv", "audio,text\n"), ("a.tsv", "audio\ttext\n"), ("a.jsonl", "\n")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(DataError, match=rf"{name}: has no utterance"):
+            import_data(tmp_path / name)
