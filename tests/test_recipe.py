@@ -116,8 +116,13 @@ def test_a_changed_learning_rate_runs_4_to_6(copy: Path) -> None:
     assert list((copy / "exp/mini/default").glob("superseded-*/last.pt"))
 
 
-def test_a_touched_wav_runs_from_1(copy: Path) -> None:
-    next((copy / "data/mini/source").rglob("*.wav")).touch()
+def test_an_edited_wav_runs_from_1_and_a_touched_one_runs_nothing(copy: Path) -> None:
+    wav = next((copy / "data/mini/source/train").rglob("*.wav"))
+    wav.touch()
+    assert stages_run(run(copy, *SMALL).stderr) == []
+    with open(wav, "r+b") as stream:
+        stream.seek(2000)
+        stream.write(bytes(8000))  # a quarter of a second is silent now
     done = run(copy, *SMALL)
     assert done.returncode == 0
     assert stages_run(done.stderr) == list(NAMES[1:])
