@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import cast
 
@@ -29,7 +30,7 @@ from lmu_asr.errors import ModelError
 from lmu_asr.models.mixers import State
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """Base of all encoders: features (N, T, F) in, (N, T', D) out. :meth:`outputs` is the least.
 
     Attributes:
@@ -59,6 +60,7 @@ class Encoder(nn.Module):
         """Output frames (N,) of inputs of ``lens`` (N,) frames: a last part of a frame counts."""
         return (lens + self.subsampling_factor - 1) // self.subsampling_factor
 
+    @abstractmethod
     def outputs(
         self, x: Tensor, x_lens: Tensor | None = None, taps: Sequence[int] = ()
     ) -> tuple[list[Tensor], Tensor]:
@@ -72,7 +74,6 @@ class Encoder(nn.Module):
         Raises:
             ModelError: the shapes do not fit; see :meth:`checked_lens`.
         """
-        raise NotImplementedError
 
     def forward(self, x: Tensor, x_lens: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Encode features x (N, T, F) of ``x_lens`` (N,) frames: (N, T', D) and lengths (N,)."""

@@ -9,6 +9,7 @@ Legend: N batch, T' frames after subsampling, D model width, S output values of 
 from __future__ import annotations
 
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
@@ -39,7 +40,7 @@ class Targets:
     texts: Sequence[str] = field(default_factory=tuple)
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """Base of all heads: the defaults are those of a head over frame-wise token scores.
 
     Attributes:
@@ -88,10 +89,11 @@ class Head(nn.Module):
         """Why an utterance of ``frames`` encoder frames cannot be learnt, or None."""
         return None if target else "empty text"
 
+    @abstractmethod
     def forward(self, encoded: Tensor) -> Tensor:
         """Map encoder outputs (N, T', D) to what searches read of each frame, (N, T', S)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, outputs: Tensor, lens: Tensor, targets: Targets) -> Tensor:
         """Loss of each utterance, (N,) float32, summed over the utterance.
 
@@ -99,20 +101,26 @@ class Head(nn.Module):
         last layer's first, then those of each tap; within these the first view of all, then the
         second. In evaluation mode they have N rows.
         """
-        raise NotImplementedError
 
     def init_state(self, n: int) -> Any:
         """State of greedy decoding of ``n`` streams before their first frame."""
         return None
 
+    @abstractmethod
     def extend(self, outputs: Tensor, lens: Tensor, state: Any) -> tuple[list[list[int]], Any]:
         """Decode the next frames of each stream greedily: their tokens, and the state after them."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def greedy(self, outputs: Tensor, lens: Tensor) -> list[list[int]]:
         """Greedy hypotheses of whole utterances: tokens of each row of ``outputs`` (N, T', S)."""
         return self.extend(outputs, lens, self.init_state(len(outputs)))[0]
+
+    def train(self, mode: bool = True) -> Head:
+        """Set the mode of training; held parts stay in that of evaluation, without dropout."""
+        super().train(mode)
+        for name in self.references:
+            self.get_submodule(name).eval()
+        return self
 
     def hold(self, name: str, module: nn.Module, sha256: str) -> None:
         """Add a part that is neither trained nor saved: runs and checkpoints know it by its hash.
@@ -125,13 +133,14 @@ class Head(nn.Module):
         self.add_module(name, module.eval().requires_grad_(False))
         self.references[name] = sha256
         prefix = f"{name}."
+        own = tuple(prefix + key for key in module.state_dict())
 
         def leave_out(_: nn.Module, values: dict[str, Any], before: str, __: Any) -> None:
             for key in [k for k in values if k.startswith(before + prefix)]:
                 del values[key]
 
         def not_missed(_: nn.Module, found: Any) -> None:
-            found.missing_keys[:] = [k for k in found.missing_keys if f".{prefix}" not in f".{k}"]
+            found.missing_keys[:] = [k for k in found.missing_keys if not k.endswith(own)]
 
         # hooks, so that checkpoints and strict loading need not know of such parts
         self._register_state_dict_hook(leave_out)

@@ -192,6 +192,8 @@ def test_a_held_part_is_neither_trained_nor_saved() -> None:
     model, other = holding(1), holding(2)
     assert not [name for name in model.state_dict() if "other" in name]
     assert not any(p.requires_grad for p in model.head.other.parameters())
+    model.train()
+    assert model.head.training and not model.head.other.training  # no dropout in what is frozen
     before = other.head.other.weight.clone()
     other.load_state_dict(model.state_dict())
     assert torch.equal(other.head.linear.weight, model.head.linear.weight)

@@ -227,9 +227,8 @@ def members_of(path: Path, ids: Sequence[str], where: str) -> list[Member]:
         DataError: the archive is cut short or broken, or holds other utterances than ``ids``.
     """
     found = list(_data_members(path, where))
-    for (name, _), wanted in zip(
-        found, ids, strict=False
-    ):  # a wrong name tells more than their number
+    # a wrong name tells more than their number, which comes after
+    for (name, _), wanted in zip(found, ids, strict=False):
         if name != wanted:
             raise DataError(f"{where}: '{name}' where its list has '{wanted}'; {ADVICE}")
     if len(found) != len(ids):

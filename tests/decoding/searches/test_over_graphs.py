@@ -18,7 +18,7 @@ from lmu_asr.fsa.openfst import OpenFstEngine
 from lmu_asr.fsa.options import SearchOptions
 from lmu_asr.lang.lang import BOUNDARY
 from lmu_asr.lang.ngram import train_ngram
-from lmu_asr.models.head import Head
+from lmu_asr.models.head import Head, Targets
 from tests.fsa.small import Small, compile_small
 
 WORDS = ["ab", "ba", "a", "bb"]
@@ -167,6 +167,12 @@ def test_the_options_offer_every_method() -> None:
 
 def test_greedy_of_a_head_that_scores_no_frames_is_its_own(small: Small) -> None:
     class Says(Head):
+        def forward(self, encoded: Tensor) -> Tensor:
+            return encoded
+
+        def loss(self, outputs: Tensor, lens: Tensor, targets: Targets) -> Tensor:
+            return outputs.sum((1, 2))
+
         def extend(self, outputs: Tensor, lens: Tensor, state: Any) -> tuple[list[list[int]], Any]:
             return [small.lang.encode(text) for text in ("ab ba", "a")], state
 
