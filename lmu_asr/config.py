@@ -126,6 +126,11 @@ class CorpusConfig:
         shapes=("download",),
     )
 
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits that train, tune and test, without repeats."""
+        return list(dict.fromkeys([self.train, self.dev, *self.test]))
+
 
 @dataclass(frozen=True)
 class FeaturesConfig:

@@ -88,14 +88,13 @@ def _listed_splits(
     manifests: Manifests, config: CorpusConfig, source: Path
 ) -> dict[str, Manifests]:
     """Divide a list by its own column ``split``."""
-    wanted = list(dict.fromkeys([config.train, config.dev, *config.test]))
-    words = find_splits(manifests.splits, wanted, source)
+    words = find_splits(manifests.splits, config.splits, source)
     names = {word: name for name, word in words.items()}
     for word, where in manifests.splits.items():
         if word not in names:
             hint = f", for example --set corpus.test='[{','.join([*config.test, word])}]'"
             raise DataError(
-                f"{where}: split '{word}' is none of {', '.join(wanted)}; rename it, or say what it is"
+                f"{where}: split '{word}' is none of {', '.join(config.splits)}; rename it, or say what it is"
                 + (" with corpus.train, corpus.dev or corpus.test" if is_trained_on(word) else hint)
             )
     if config.train not in words:

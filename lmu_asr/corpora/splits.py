@@ -20,14 +20,9 @@ OPENSLR = (
 )
 
 
-def wanted_splits(config: CorpusConfig) -> list[str]:
-    """Return the names of the splits in ``config``, without repeats."""
-    return list(dict.fromkeys([config.train, config.dev, *config.test]))
-
-
 def split_parts(config: CorpusConfig, aliases: Mapping[str, str] | None = None) -> list[str]:
     """Return the parts of all splits: ``a+b`` is two, and an alias stands for its parts."""
-    names = (name for split in wanted_splits(config) for name in _parts(split, aliases or {}))
+    names = (name for split in config.splits for name in _parts(split, aliases or {}))
     return list(dict.fromkeys(names))
 
 
@@ -43,7 +38,7 @@ def join_splits(
     """Read each split, part by part, and join the parts in order."""
     return {
         split: join([read(part) for part in _parts(split, aliases or {})])
-        for split in wanted_splits(config)
+        for split in config.splits
     }
 
 

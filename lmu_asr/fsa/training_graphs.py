@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -110,9 +109,8 @@ def _pronunciations(word: str, lang: Lang) -> list[tuple[int, ...]]:
 
 def _fewest_frames(builder: _Builder, final: list[float]) -> int:
     """Breadth-first search: every arc is a frame. States are numbered before their successors."""
-    reached = {0}
-    for frames in itertools.count():
-        if any(final[state] == 0.0 for state in reached):
-            return frames
+    reached, frames = {0}, 0
+    while not any(final[state] == 0.0 for state in reached):
         reached = {dst for src, dst, _ in builder.arcs if src in reached and dst not in reached}
-    return 0
+        frames += 1
+    return frames

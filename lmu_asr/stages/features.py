@@ -34,7 +34,7 @@ def run(context: Context) -> None:
     jobs = config.corpus.pipe_jobs or context.nj
     options = replace(config.corpus, s3_cache=cache, pipe_dir=pipes, pipe_jobs=jobs)
     manifests = corpus.manifests(options, context.source_dir)
-    splits = wanted_splits(context)
+    splits = context.config.corpus.splits
     missing = [split for split in splits if split not in manifests]
     if missing:
         raise DataError(
@@ -45,12 +45,6 @@ def run(context: Context) -> None:
     _write_sources(context, [manifests[split] for split in splits])
     for split in splits:
         _prepare_split(context, split, manifests[split])
-
-
-def wanted_splits(context: Context) -> list[str]:
-    """The splits of the configuration, without repeats."""
-    corpus = context.config.corpus
-    return list(dict.fromkeys([corpus.train, corpus.dev, *corpus.test]))
 
 
 def _prepare_split(context: Context, split: str, manifests: Manifests) -> None:
