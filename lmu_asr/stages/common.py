@@ -317,7 +317,7 @@ def _keep_times(stage: Stage, context: Context, stamp: Stamp) -> None:
     """Record times of files that only a copy has changed, and what is taken over from old stamps."""
     path = stage.stamp_path(context)
     old = Stamp.load(path)
-    if old is None or int(os.environ.get("RANK", "0")):
+    if old is None or not _is_first():
         return
     with contextlib.suppress(OSError):  # prepared data that are up to date may be read-only
         if old.format != FORMAT:

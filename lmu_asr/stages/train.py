@@ -74,7 +74,7 @@ def outputs(context: Context) -> Iterable[Path]:
 
 STAGE = Stage(
     "train",
-    "train the encoder with CTC (plain Python, torchrun, Accelerate or Ray Train)",
+    "train the model (plain Python, torchrun, Accelerate or Ray Train)",
     run,
     stamp_dir=lambda context: context.exp_dir,
     outputs=outputs,
